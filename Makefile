@@ -1,0 +1,29 @@
+# Each target is one line of real work; the environment is .venv. `touch` keeps .venv newer than what it was built from.
+PYTHON ?= python3.11
+RUN := .venv/bin/
+
+.venv: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv && $(RUN)pip install -q -c constraints.txt -e '.[examples,dev]' && touch .venv
+
+demo: .venv
+	$(RUN)python -m examples.flights
+
+test: check
+	$(RUN)pytest -q -m ray
+
+check: .venv
+	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -m 'not ray'
+
+ray: .venv
+	$(RUN)pytest -q -m ray
+
+bench: .venv
+	for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | grep -v '^_'); do $(RUN)python -m benchmarks.$$name || exit 1; done
+
+docs: .venv
+	$(RUN)pytest -q tests/test_docs.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: demo test check ray bench docs clean

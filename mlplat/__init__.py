@@ -1,0 +1,23 @@
+"""mlplat: a machine-learning platform that is a Python library. The names load when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlplat.platform import Platform, connect
+
+__all__ = ["Platform", "connect"]
+
+_HOME = {"connect": "mlplat.platform", "Platform": "mlplat.platform"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,148 @@
+"""Settings, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from mlplat.errors import InvalidInput, NotYetAvailable, Refused
+
+HOME_FORMAT = 1
+
+# What each remote scheme cannot do without, by environment variable. Profiles and instance roles stand in for the S3 pair.
+CREDENTIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "s3": (
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_PROFILE",),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE",),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+    ),
+    "gs": (("GOOGLE_APPLICATION_CREDENTIALS",), ("GOOGLE_SERVICE_ACCOUNT",)),
+}
+
+
+class Settings(BaseSettings):
+    """Names storage, Ray, the online store and metadata. Arguments win over `MLPLAT_*` variables, these over the defaults.
+
+    The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MLPLAT_", frozen=True, extra="forbid")
+
+    home: str = ".mlplat"
+    ray: str | None = None
+    online: SecretStr | None = None
+    metadata: SecretStr | None = None
+
+    @property
+    def remote(self) -> bool:
+        return "://" in self.home
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser().resolve()
+
+
+class Environment(BaseModel):
+    """What mlplat wants to know of the process it runs in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    in_job: bool = False
+    """Inside a job submitted to a Ray cluster: the working directory is a copy that is thrown away."""
+    variables: Mapping[str, str] = {}
+
+
+def environment(variables: Mapping[str, str] | None = None) -> Environment:
+    values = dict(os.environ) if variables is None else dict(variables)
+    return Environment(in_job="RAY_JOB_CONFIG_JSON_ENV_VAR" in values, variables=values)
+
+
+def set_environment(variables: Mapping[str, str], *, override: bool = False) -> None:
+    """Set variables for this process and its children. Values that are already there stay, unless told otherwise."""
+    for name, value in variables.items():
+        if override or name not in os.environ:
+            os.environ[name] = value
+
+
+def load(env: Environment | None = None, **arguments: Any) -> Settings:
+    """Settings from arguments and environment, checked.
+
+    Raises `InvalidInput` for a wrong value, `Refused` for a combination that would lose data, `NotYetAvailable` for what is
+    not in this release.
+    """
+    env = environment() if env is None else env
+    try:
+        settings = Settings(**{name: value for name, value in arguments.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(f"setting {'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from None
+    check(settings, env)
+    return settings
+
+
+def check(settings: Settings, env: Environment) -> None:
+    _check_ray(settings)
+    _check_home(settings, env)
+    _check_stores(settings)
+
+
+def _check_ray(settings: Settings) -> None:
+    if settings.ray is not None and settings.ray.startswith("ray://"):
+        raise Refused(
+            f"ray={settings.ray!r} is a Ray Client address, which cannot carry training and search. From outside the cluster use\n"
+            f"    ray job submit --address http://HEAD:8265 --working-dir . -- python your_script.py\n"
+            'and in the script connect(..., ray="auto").'
+        )
+
+
+def _check_home(settings: Settings, env: Environment) -> None:
+    if settings.remote:
+        _check_remote(settings, env)
+    elif env.in_job and not Path(settings.home).expanduser().is_absolute():
+        raise Refused(
+            f"home {settings.home!r} is relative, and this script runs as a submitted job, whose working directory is a copy that is "
+            "deleted with the job. Give an absolute path that outlives it, or set MLPLAT_HOME."
+        )
+
+
+def _check_remote(settings: Settings, env: Environment) -> None:
+    missing = [
+        f'{name}="{example}"'
+        for name, example, value in (
+            ("online", "redis://...", settings.online),
+            ("metadata", "postgresql://...", settings.metadata),
+        )
+        if value is None
+    ]
+    if missing:
+        raise Refused(
+            f"home {settings.home!r} is remote, and the embedded stores serve one machine: give {' and '.join(missing)} too."
+        )
+    scheme = urlsplit(settings.home).scheme
+    ways = CREDENTIALS.get(scheme)
+    if ways is None:
+        raise InvalidInput(f"home {settings.home!r}: the scheme {scheme!r} is not one of {', '.join(CREDENTIALS)}.")
+    if not any(all(env.variables.get(name) for name in way) for way in ways):
+        raise InvalidInput(
+            f"home {settings.home!r}: no credential in the environment. Set {' and '.join(ways[0])}"
+            + "".join(f", or {' and '.join(way)}" for way in ways[1:])
+            + "."
+        )
+    raise NotYetAvailable(f"home {settings.home!r}: homes on object storage are not in this release; use a local folder.")
+
+
+def _check_stores(settings: Settings) -> None:
+    if settings.online is not None:
+        raise NotYetAvailable("online=...: only the embedded online store (LMDB) is in this release; leave `online` out.")
+    if settings.metadata is not None and urlsplit(settings.metadata.get_secret_value()).scheme not in {
+        "sqlite",
+        "postgresql",
+    }:
+        raise InvalidInput("metadata: the URL must begin with sqlite:// or postgresql://.")

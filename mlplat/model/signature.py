@@ -1,0 +1,85 @@
+"""The interface of a model: what a request must carry, which pinned features are read for it, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from mlplat.errors import InvalidInput
+
+DType = Literal["float64", "int64", "string", "bool", "timestamp"]
+DTYPES: tuple[str, ...] = get_args(DType)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One named, typed value. `timestamp` is microseconds UTC. `required` fields of a request may not be absent or null."""
+
+    name: str
+    dtype: DType
+    required: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InvalidInput(f"field {self.name!r}: dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRef:
+    """A view pinned to a version. `fields` carry the view's own names; in a model's input a feature is called `view.field`."""
+
+    view: str
+    version: str
+    keys: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{self.view}.{f.name}" for f in self.fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """Inputs and outputs of a model.
+
+    `entities` are the entity keys and `request` the other request fields that a caller sends; `features` are read from the
+    store by the entity keys; `outputs` are the fields of the answer. The model's input columns are the request fields and
+    then the features, in this order; an entity key is no input unless it is a request field too.
+    """
+
+    entities: tuple[Field, ...]
+    request: tuple[Field, ...]
+    features: tuple[FeatureRef, ...]
+    outputs: tuple[Field, ...]
+
+    def inputs(self) -> tuple[Field, ...]:
+        features = (
+            Field(name=column, dtype=f.dtype)
+            for ref in self.features
+            for column, f in zip(ref.columns(), ref.fields, strict=True)
+        )
+        return (*self.request, *features)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Signature:
+        return cls(
+            entities=_fields(value["entities"]),
+            request=_fields(value["request"]),
+            features=tuple(
+                FeatureRef(
+                    view=ref["view"],
+                    version=ref["version"],
+                    keys=tuple(ref["keys"]),
+                    fields=_fields(ref["fields"]),
+                )
+                for ref in value["features"]
+            ),
+            outputs=_fields(value["outputs"]),
+        )
+
+
+def _fields(values: Iterable[Mapping[str, Any]]) -> tuple[Field, ...]:
+    return tuple(Field(name=v["name"], dtype=v["dtype"], required=v["required"]) for v in values)
