@@ -1,0 +1,34 @@
+"""The feature store. What a user writes to define features: `from mlplat import features as F`."""
+
+from mlplat.features.declare import (
+    age,
+    count,
+    field,
+    last,
+    latest,
+    max,
+    mean,
+    min,
+    source,
+    sum,
+    view,
+)
+from mlplat.features.definitions import Source, View
+from mlplat.features.training_set import TrainingSet
+
+__all__ = [
+    "Source",
+    "TrainingSet",
+    "View",
+    "age",
+    "count",
+    "field",
+    "last",
+    "latest",
+    "max",
+    "mean",
+    "min",
+    "source",
+    "sum",
+    "view",
+]

@@ -1,0 +1,139 @@
+"""Running a view's transform on rows, with its declared output enforced. The same function serves the pool and the push path."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from mlplat.errors import InvalidInput, ParityError, Refused, UserCodeError
+from mlplat.features.codec import RowCodec
+from mlplat.features.definitions import RowFeature, View
+from mlplat.features.tables import BATCH, ID
+from mlplat.model.signature import DType
+
+Transform = Callable[[pl.DataFrame], pl.DataFrame]
+
+POLARS_TYPES: dict[DType, pl.DataType] = {
+    "float64": pl.Float64(),
+    "int64": pl.Int64(),
+    "string": pl.String(),
+    "bool": pl.Boolean(),
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+PARITY_ROWS = 256
+CHUNKS = (1, 2, 7, 50)
+
+
+def stored(view: View) -> tuple[RowFeature, ...]:
+    """The features that are stored with a row; an age is computed when it is read."""
+    return tuple(feature for feature in view.rows if feature.column is not None)
+
+
+def row_codec(view: View) -> RowCodec:
+    return RowCodec([feature.dtype for feature in stored(view)])
+
+
+def instance(view: View) -> Transform | None:
+    """The user's object, made; None for a view without a transform."""
+    if view.code is None:
+        return None
+    if view.transform is None:
+        raise Refused(
+            f"view {view.name!r} computes its features in Python, and this process has not its code: "
+            f"import it and call platform.features.apply({view.name}) here first"
+        )
+    try:
+        made: Transform = view.transform()
+    except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+        raise _user_error(view, "__init__", error) from error
+    return made
+
+
+def make_rows(view: View, transform: Transform | None, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the source as rows of the view: its keys, the event time, `_id` and the stored features, in their types."""
+    identity = [*view.keys, view.source.time, ID]
+    given = rows.drop(BATCH, strict=False)
+    if transform is None:
+        made = _columns_of(view, given)
+    else:
+        made = _enforced(view, _call(view, transform, given.drop(ID)), given)
+    return given.select(identity).hstack(made.get_columns())
+
+
+def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    absent = [f.column for f in stored(view) if f.column not in rows.columns]
+    if absent:
+        raise InvalidInput(
+            f"view {view.name!r} reads column {absent[0]!r}, and source {view.source.name!r} has {', '.join(rows.columns)}"
+        )
+    return _cast(view, rows.select(pl.col(str(f.column)).alias(f.name) for f in stored(view)))
+
+
+def _call(view: View, transform: Transform, rows: pl.DataFrame) -> Any:
+    try:
+        return transform(rows)
+    except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+        first = rows.head(1).to_dicts()
+        raise _user_error(view, "__call__", error, f" It was given {rows.height} rows, the first being {first}.") from error
+
+
+def _enforced(view: View, made: Any, rows: pl.DataFrame) -> pl.DataFrame:
+    if not isinstance(made, pl.DataFrame):
+        raise UserCodeError(f"view {view.name!r} returned {type(made).__name__}; return a polars DataFrame")
+    if made.height != rows.height:
+        raise UserCodeError(f"view {view.name!r} was given {rows.height} rows and returned {made.height}; return one for each, in order")
+    absent = [f.name for f in stored(view) if f.name not in made.columns]
+    if absent:
+        raise UserCodeError(f"view {view.name!r} did not return {', '.join(map(repr, absent))}; it returned {', '.join(made.columns)}")
+    result = _cast(view, made.select(f.name for f in stored(view)))
+    for feature in stored(view):
+        _check_bounds(view, feature, result[feature.name], rows)
+    return result
+
+
+def _cast(view: View, frame: pl.DataFrame) -> pl.DataFrame:
+    try:
+        made = frame.cast({f.name: POLARS_TYPES[f.dtype] for f in stored(view)})
+    except pl.exceptions.PolarsError as error:
+        raise UserCodeError(f"view {view.name!r}: a feature is not of its declared type: {error}") from None
+    return made.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _check_bounds(view: View, feature: RowFeature, values: pl.Series, rows: pl.DataFrame) -> None:
+    for bound, sign, bad in (
+        (feature.ge, ">=", values < feature.ge if feature.ge is not None else None),
+        (feature.le, "<=", values > feature.le if feature.le is not None else None),
+    ):
+        if bad is not None and (at := bad.fill_null(value=False).arg_max()) is not None and bad[at]:
+            raise UserCodeError(
+                f"view {view.name!r}, feature {feature.name!r}: {values[at]} is not {sign} {bound}, for the row {rows.row(at, named=True)}"
+            )
+
+
+def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
+    """Whole batch = row by row = chunks, bit for bit, on a sample. Raises `ParityError` with the first differing row."""
+    sample = rows.head(PARITY_ROWS)
+    names = [f.name for f in stored(view)]
+    codec = row_codec(view)
+    whole = make_rows(view, transform, sample).select(names).rows()
+    for size in CHUNKS:
+        pieces = [make_rows(view, transform, sample.slice(i, size)) for i in range(0, sample.height, size)]
+        chunked = pl.concat(pieces).select(names).rows() if pieces else []
+        for at, (one, other) in enumerate(zip(whole, chunked, strict=True)):
+            if codec.encode(one) != codec.encode(other):
+                raise ParityError(
+                    f"view {view.name!r} depends on how its rows are batched. Row {at} of the sample, {sample.row(at, named=True)}, gives "
+                    f"{dict(zip(names, one, strict=True))} in a batch of {sample.height} and {dict(zip(names, other, strict=True))} in "
+                    f"batches of {size}. A feature may depend on its own row alone; across rows use windows."
+                )
+
+
+def _user_error(view: View, method: str, error: Exception, given: str = "") -> UserCodeError:
+    frames = traceback.extract_tb(error.__traceback__)
+    here = __file__
+    mine = next((f for f in reversed(frames) if f.filename != here and "/site-packages/" not in f.filename), frames[-1])
+    where = f"{mine.filename}:{mine.lineno}"
+    return UserCodeError(f"view {view.name!r}: {method} raised {type(error).__name__}: {error} at {where}.{given}")
