@@ -1,0 +1,8 @@
+"""The metadata store: runs, registered models, aliases and the ledger of decisions. Its implementations are modules
+of their own, so that importing the port loads neither MLflow nor SQLAlchemy."""
+
+from __future__ import annotations
+
+from mlplat.metadata.port import Alias, LedgerEntry, Metadata, ModelVersion
+
+__all__ = ["Alias", "LedgerEntry", "Metadata", "ModelVersion"]

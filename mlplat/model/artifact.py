@@ -1,0 +1,170 @@
+"""A model on disk: one folder named by the model's digest, written whole or not at all, and checked before anything is
+read.
+
+    model.json           format, architecture, encoding, signature
+    weights.safetensors  the weights
+    golden.json          a few input rows and the answers that this model gave when it was made
+    manifest.json        the model's digest and the sha256 of each other file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
+from mlplat.model.architecture import Architecture
+from mlplat.model.inputs import InputEncoding
+from mlplat.model.model import PROBABILITY, Model, canonical
+from mlplat.model.signature import Signature
+
+FORMAT = 1
+GOLDEN_TOLERANCE = 1e-6
+_FILES = ("model.json", "weights.safetensors", "golden.json")
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """Input columns (plain values) and the answers to them."""
+
+    inputs: Mapping[str, Sequence[Any]]
+    outputs: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def of(cls, model: Model, inputs: Mapping[str, Sequence[Any]]) -> Golden:
+        """Ask the model. NaN is written as null, which means the same to it."""
+        names = [field.name for field in model.signature.inputs()]
+        plain = {name: [None if value != value else value for value in inputs[name]] for name in names}
+        return cls(inputs=plain, outputs={name: value.tolist() for name, value in model.predict(plain).items()})
+
+    def difference(self, model: Model) -> float:
+        """The largest absolute difference between the kept answers and the model's; NaN if it answers NaN."""
+        kept = np.asarray(self.outputs[PROBABILITY.name])
+        return float(np.max(np.abs(model.predict(self.inputs)[PROBABILITY.name] - kept), initial=0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """What a folder held."""
+
+    model: Model
+    golden: Golden
+
+
+def save(model: Model, folder: Path, *, golden: Golden) -> Path:
+    """Write to `folder/<digest>` and return that. The same model again changes nothing."""
+    target = folder / model.digest
+    if target.exists():
+        load(target, digest=model.digest)
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        _write(unfinished, model, golden)
+        try:
+            unfinished.rename(target)
+        except OSError:
+            if not target.exists():  # else another process saved the same model at the same time
+                raise
+        _sync(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def load(path: Path, *, digest: str | None = None) -> Artifact:
+    """Read a model. Every file's digest is checked before it is parsed, and the model's own afterwards, against
+    `digest` if given.
+
+    Raises `NotFound` if there is no artifact, `Corrupt` if bytes are not what was written, `Refused` for a newer
+    format.
+    """
+    contents = _verified(path)
+    spec = json.loads(contents["model.json"])
+    if spec["format"] > FORMAT:
+        raise Refused(
+            f"{path}: format {spec['format']} was written by a newer mlplat, and this one reads up to {FORMAT}."
+        )
+    golden = json.loads(contents["golden.json"])
+    try:
+        model = Model(
+            architecture=Architecture.from_json(spec["architecture"]),
+            weights=safetensors.load(contents["weights.safetensors"]),
+            encoding=InputEncoding.from_json(spec["encoding"]),
+            signature=Signature.from_json(spec["signature"]),
+        )
+    except (KeyError, TypeError, SafetensorError, InvalidInput) as error:
+        raise Corrupt(f"{path}: the files are whole, but not a model: {error}") from error
+    if model.digest != _manifest(path)["digest"] or model.digest != (digest or model.digest):
+        raise Corrupt(f"{path}: holds the model {model.digest}, not {digest or _manifest(path)['digest']}.")
+    return Artifact(model=model, golden=Golden(inputs=golden["inputs"], outputs=golden["outputs"]))
+
+
+def _write(folder: Path, model: Model, golden: Golden) -> None:
+    contents = {
+        "model.json": canonical({"format": FORMAT, **model.spec()}),
+        "weights.safetensors": safetensors.save(dict(model.weights)),
+        "golden.json": canonical({"inputs": golden.inputs, "outputs": golden.outputs}),
+    }
+    files = {name: _digest(content) for name, content in contents.items()}
+    contents[_MANIFEST] = canonical({"format": FORMAT, "digest": model.digest, "files": files})
+    for name, content in contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    folder.chmod(0o755)  # mkdtemp gives a folder that only its owner can read
+
+
+def _verified(path: Path) -> dict[str, bytes]:
+    manifest = _manifest(path)
+    contents = {}
+    for name in _FILES:
+        try:
+            contents[name] = (path / name).read_bytes()
+        except FileNotFoundError:
+            raise Corrupt(f"{path}: {name} is missing. Restore the folder from a copy, or train again.") from None
+        if _digest(contents[name]) != manifest["files"].get(name):
+            raise Corrupt(f"{path}: {name} is not what was written. Restore the folder from a copy, or train again.")
+    return contents
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+        newer = manifest["format"] > FORMAT
+        if not newer and not (isinstance(manifest["digest"], str) and isinstance(manifest["files"], dict)):
+            raise TypeError("wrong fields")
+    except FileNotFoundError:
+        raise NotFound(f"{path}: there is no model artifact.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{path}: {_MANIFEST} is not what was written ({error}).") from None
+    if newer:
+        raise Refused(
+            f"{path}: format {manifest['format']} was written by a newer mlplat, and this one reads up to {FORMAT}."
+        )
+    return dict(manifest)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

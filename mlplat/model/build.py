@@ -1,0 +1,99 @@
+"""Architecture to torch module. The only place in this package that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlplat.model.architecture import Activation, Architecture, Dense, Dropout, InputBlock, Layer, Norm
+from mlplat.model.inputs import RESERVED_SLOTS, InputEncoding
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+
+
+def build(architecture: Architecture, inputs: InputEncoding, *, outputs: int = 1) -> nn.Module:
+    """A fresh module. `forward(numeric float32 [n, k], codes int64 [n, c])` gives logits [n, outputs].
+
+    The first weights come from torch's own generator: seed it before the call.
+    """
+    return Network(architecture, numeric=inputs.width, slots=inputs.slots, outputs=outputs)
+
+
+class Network(nn.Module):  # type: ignore[misc]
+    """Input block, body, head."""
+
+    def __init__(self, architecture: Architecture, *, numeric: int, slots: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(_embedding(architecture.input, n) for n in slots)
+        width = numeric + sum(e.embedding_dim for e in self.embeddings)
+        self.input_dropout = nn.Dropout(architecture.input.dropout)
+        self.body, width = _sequence(architecture.layers, width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        parts = [numeric, *(embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings))]
+        return self.head(self.body(self.input_dropout(torch.cat(parts, dim=1))))
+
+
+class ResidualBlock(nn.Module):  # type: ignore[misc]
+    """x + f(x), with a linear fit where the widths differ."""
+
+    def __init__(self, inner: nn.Module, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.fit = nn.Identity() if width_in == width_out else nn.Linear(width_in, width_out, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fit(x) + self.inner(x)
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray[Any, Any]]) -> nn.Module:
+    """Put weights in and switch to evaluation."""
+    # A copy, because torch would otherwise share (and could change) the arrays of an immutable model.
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()}, strict=True)
+    return module.eval()
+
+
+def read_weights(module: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
+    """A copy of the weights as numpy arrays."""
+    return {name: np.array(value.detach().cpu().numpy()) for name, value in module.state_dict().items()}
+
+
+def logits(module: nn.Module, numeric: np.ndarray[Any, Any], codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """float64 [n, outputs] of an evaluating module on the CPU."""
+    with torch.inference_mode():
+        out: np.ndarray[Any, Any] = module(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
+    return out.astype(np.float64)
+
+
+def _embedding(block: InputBlock, slots: int) -> nn.Embedding:
+    embedding = nn.Embedding(slots, block.width(slots))
+    with torch.no_grad():  # what training never shows must add nothing, not noise
+        embedding.weight[:RESERVED_SLOTS] = 0.0
+    return embedding
+
+
+def _sequence(layers: Sequence[Layer], width: int) -> tuple[nn.Sequential, int]:
+    modules: list[nn.Module] = []
+    for layer in layers:
+        module, width = _module(layer, width)
+        modules.append(module)
+    return nn.Sequential(*modules), width
+
+
+def _module(layer: Layer, width: int) -> tuple[nn.Module, int]:
+    if isinstance(layer, Dense):
+        return nn.Linear(width, layer.units), layer.units
+    if isinstance(layer, Activation):
+        return _ACTIVATIONS[layer.name](), width
+    if isinstance(layer, Dropout):
+        return nn.Dropout(layer.rate), width
+    if isinstance(layer, Norm):
+        return _NORMS[layer.name](width), width
+    inner, width_out = _sequence(layer.layers, width)
+    return ResidualBlock(inner, width, width_out), width_out

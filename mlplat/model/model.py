@@ -1,0 +1,111 @@
+"""A model as one immutable value: architecture, weights, encoding and signature. Its digest is its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mlplat.errors import InvalidInput
+from mlplat.model.architecture import Architecture
+from mlplat.model.columns import Columns
+from mlplat.model.inputs import InputEncoding
+from mlplat.model.signature import Field, Signature
+
+Array = np.ndarray[Any, Any]
+
+PROBABILITY = Field(name="probability", dtype="float64", required=True)
+OUTPUTS = (PROBABILITY,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """Answers with the probability of the label, one per row. Thread-safe; nothing in it ever changes."""
+
+    architecture: Architecture
+    weights: Mapping[str, Array]
+    encoding: InputEncoding
+    signature: Signature
+
+    def __post_init__(self) -> None:
+        if self.signature.outputs != OUTPUTS:
+            raise InvalidInput(
+                f"outputs {[f.name for f in self.signature.outputs]}: only 'probability' (float64) is known"
+            )
+        encoded = set(self.encoding.names)
+        inputs = {field.name for field in self.signature.inputs()}
+        if encoded != inputs:
+            raise InvalidInput(f"signature and encoding differ in the inputs {sorted(encoded ^ inputs)}")
+        object.__setattr__(self, "weights", {name: _frozen(value) for name, value in sorted(self.weights.items())})
+
+    def predict(self, columns: Columns) -> dict[str, Array]:
+        """`{"probability": float64 [n]}` for n rows. A row's answer depends on its batch by no more than 1e-6.
+
+        `columns` holds the input columns by name, as lists, arrays or an Arrow table; more columns do no harm.
+        `InvalidInput` names a column that is missing or has a wrong type.
+        """
+        from mlplat.model.build import logits
+
+        numeric, codes = self.encoding.encode(columns)
+        return {PROBABILITY.name: _sigmoid(logits(self._network, numeric, codes)[:, 0])}
+
+    def warm(self) -> None:
+        """Do now what the first `predict` would do besides predicting: import torch and build the network."""
+        _ = self._network
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the content: equal models have equal digests, in every process and on every machine."""
+        content = hashlib.sha256(canonical(self.spec()))
+        for name, value in self.weights.items():
+            content.update(canonical([name, value.dtype.str, list(value.shape)]))
+            content.update(value.tobytes())
+        return content.hexdigest()
+
+    def spec(self) -> dict[str, Any]:
+        """All but the weights, as JSON."""
+        return {
+            "architecture": self.architecture.to_json(),
+            "encoding": self.encoding.to_json(),
+            "signature": self.signature.to_json(),
+        }
+
+    @cached_property
+    def _network(self) -> Any:
+        from mlplat.model.build import build, load_weights
+
+        network = build(self.architecture, self.encoding, outputs=len(self.signature.outputs))
+        try:
+            return load_weights(network, self.weights)
+        except RuntimeError as error:
+            raise InvalidInput(f"the weights do not fit the architecture: {error}") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Model({self.digest[:12]}, {sum(v.size for v in self.weights.values())} weights)"
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with one spelling."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _frozen(value: Array) -> Array:
+    copy = np.array(value, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def _sigmoid(x: Array) -> Array:
+    out: Array = np.exp(-np.logaddexp(0.0, -x))
+    return out

@@ -1,0 +1,21 @@
+"""Training: from a training set to a registered, tested model. Nothing here imports torch or Ray before a run
+begins."""
+
+from __future__ import annotations
+
+from mlplat.train.progress import Progress, progress_for
+from mlplat.train.promoter import ModelPromoter
+from mlplat.train.promotion import Promotion, promote
+from mlplat.train.settings import TrainSettings
+from mlplat.train.trainer import TrainedModel, train
+
+__all__ = [
+    "ModelPromoter",
+    "Progress",
+    "Promotion",
+    "TrainSettings",
+    "TrainedModel",
+    "progress_for",
+    "promote",
+    "train",
+]

@@ -1,0 +1,121 @@
+"""Models on disk: whole or absent, checked before use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlplat.errors import Corrupt, NotFound, Refused
+from mlplat.model import InputEncoding, Model, mlp
+from mlplat.model.artifact import Golden, load, save
+from mlplat.model.build import build, read_weights
+from mlplat.model.model import OUTPUTS
+from mlplat.testing.learnable import learnable
+
+FILES = ("model.json", "weights.safetensors", "golden.json", "manifest.json")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    data = learnable(tmp_path_factory.mktemp("data"), rows=300)
+    signature = data.signature(OUTPUTS)
+    encoding = InputEncoding.fit(data.table(), signature.inputs())
+    architecture = mlp((8,), norm="batch")
+    weights = read_weights(build(architecture, encoding))
+    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=signature)
+
+
+@pytest.fixture(scope="module")
+def golden(model: Model) -> Golden:
+    numbers = {f.name: [0.5, None, float("nan")] for f in model.signature.inputs() if f.dtype == "float64"}
+    return Golden.of(model, {**numbers, "c0": ["k1", None, "k2"], "c1": ["k1", "?", "k3"], "flag": [True, None, False]})
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path, model: Model, golden: Golden) -> None:
+    path = save(model, tmp_path / "late", golden=golden)
+    assert path == tmp_path / "late" / model.digest
+    assert sorted(p.name for p in path.iterdir()) == sorted(FILES)
+    found = load(path, digest=model.digest)
+    assert found.model == model
+    assert found.model.architecture == model.architecture
+    assert found.golden == golden
+    assert found.golden.difference(found.model) == 0.0
+
+
+def test_saving_again_changes_nothing_and_leaves_nothing_else(tmp_path: Path, model: Model, golden: Golden) -> None:
+    path = save(model, tmp_path, golden=golden)
+    before = {p.name: p.stat().st_mtime_ns for p in path.iterdir()}
+    assert save(model, tmp_path, golden=golden) == path
+    assert {p.name: p.stat().st_mtime_ns for p in path.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, model: Model, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlplat.model.artifact.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(model, tmp_path, golden=golden)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_is_found_before_use(tmp_path: Path, model: Model, golden: Golden, name: str) -> None:
+    path = save(model, tmp_path, golden=golden)
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(Corrupt):
+        load(path, digest=model.digest)
+    with pytest.raises(Corrupt):
+        save(model, tmp_path, golden=golden)
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_missing_file_is_named(tmp_path: Path, model: Model, golden: Golden, name: str) -> None:
+    path = save(model, tmp_path, golden=golden)
+    (path / name).unlink()
+    with pytest.raises(Corrupt, match=name):
+        load(path)
+
+
+def test_an_absent_artifact_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no model artifact"):
+        load(tmp_path / "nothing")
+
+
+def test_another_model_than_the_registered_one_is_refused(tmp_path: Path, model: Model, golden: Golden) -> None:
+    path = save(model, tmp_path, golden=golden)
+    with pytest.raises(Corrupt, match="not 0000"):
+        load(path, digest="0000")
+
+
+def test_changed_weights_with_a_matching_manifest_are_found_by_the_models_digest(
+    tmp_path: Path, model: Model, golden: Golden
+) -> None:
+    other = Model(
+        architecture=model.architecture,
+        weights={name: np.zeros_like(value) for name, value in model.weights.items()},
+        encoding=model.encoding,
+        signature=model.signature,
+    )
+    mine, theirs = save(model, tmp_path, golden=golden), save(other, tmp_path, golden=golden)
+    for name in FILES:
+        shutil.copy(theirs / name, mine / name)
+    with pytest.raises(Corrupt, match="holds the model"):
+        load(mine, digest=model.digest)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path, model: Model, golden: Golden) -> None:
+    path = save(model, tmp_path, golden=golden)
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(Refused, match="newer"):
+        load(path)

@@ -1,0 +1,70 @@
+"""Progress through a file arrives whole and in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlplat.clock import SystemClock
+from mlplat.train.progress import EpochMetrics, Plan, Silent
+from mlplat.train.relay import Follower, ToFile
+
+PLAN = Plan(epochs=2, steps=10, rows_per_step=100)
+EPOCH = EpochMetrics(epoch=0, train_loss=0.6, log_loss=0.5, auc=0.75, seconds=1.0, best=True)
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def begin(self, plan: Plan) -> None:
+        self.told.append(plan)
+
+    def step(self, done: int, loss: float) -> None:
+        self.told.append(done)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        self.told.append(metrics)
+
+
+def test_what_was_written_is_told_and_steps_are_thinned(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    path.touch()
+    listening = Listening()
+    follower = Follower(path, listening)
+    writer = ToFile(path, SystemClock())
+    writer.note("é")
+    writer.begin(PLAN)
+    for done in range(1, 1_001):
+        writer.step(done, 0.5)
+    writer.epoch(EPOCH)
+    writer.end()
+    follower.stop()
+    assert listening.told[:3] == ["é", PLAN, 1]
+    assert listening.told[-1] == EPOCH
+    assert len(listening.told) < 100
+
+
+def test_half_a_line_waits_for_its_rest(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    path.write_text('["note", "whole"]\n["note", "ha')
+    listening = Listening()
+    follower = Follower(path, listening)
+    follower.stop()
+    assert listening.told == ["whole"]
+
+
+def test_an_error_of_the_listener_reaches_the_driver(tmp_path: Path) -> None:
+    class Failing(Silent):
+        def note(self, text: str) -> None:
+            raise RuntimeError("the store is away")
+
+    path = tmp_path / "progress.jsonl"
+    path.write_text('["note", "x"]\n')
+    follower = Follower(path, Failing())
+    with pytest.raises(RuntimeError, match="away"):
+        follower.stop()

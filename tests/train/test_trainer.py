@@ -1,0 +1,151 @@
+"""A whole run in this process: what it keeps, what it records, what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlplat.clock import SystemClock
+from mlplat.errors import InvalidInput
+from mlplat.features.training_set import TrainingSet
+from mlplat.jobs.demand import Demand
+from mlplat.metadata.memory import InMemoryMetadata
+from mlplat.model import Architecture, mlp
+from mlplat.model.artifact import load
+from mlplat.testing.learnable import learnable, write
+from mlplat.train.progress import EpochMetrics, Progress, Silent
+from mlplat.train.settings import TrainSettings
+from mlplat.train.trainer import TrainedModel, train
+
+HERE = Demand(device="cpu", count=0)
+SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
+
+
+def run(
+    data: TrainingSet,
+    home: Path,
+    metadata: InMemoryMetadata,
+    *,
+    settings: TrainSettings = SETTINGS,
+    architecture: Architecture | None = None,
+    progress: Progress | None = None,
+) -> TrainedModel:
+    return train(
+        data,
+        architecture or mlp((16,)),
+        settings,
+        demand=HERE,
+        metadata=metadata,
+        home=home,
+        clock=SystemClock(),
+        progress=progress or Silent(),
+        code=home,
+    )
+
+
+def _changed(data: TrainingSet, **columns: Any) -> TrainingSet:
+    table = data.table()
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    path = data.path.with_name("changed.arrow")
+    features = data.features[0].fields
+    return write(table, path, name=data.name, snapshot="changed", request=data.request, features=features)
+
+
+def test_a_run_saves_registers_and_records(tmp_path: Path) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    trained = run(data, tmp_path, metadata)
+    assert trained.metrics["auc"] > 0.65
+    assert trained.version == metadata.version("late", 1)
+    assert Path(trained.version.path) == tmp_path / "models" / "late" / trained.model.digest
+    found = load(Path(trained.version.path), digest=trained.version.digest)
+    assert found.model == trained.model
+    assert found.golden.difference(found.model) <= 1e-6
+    record = metadata.run(trained.version.run_id)
+    assert (record["name"], record["status"]) == ("late", "FINISHED")
+    assert record["params"]["seed"] == "0"
+    assert record["params"]["learning_rate"] == "0.01"
+    assert record["tags"]["snapshot"] == data.snapshot
+    assert record["metrics"]["best_log_loss"] == pytest.approx(trained.metrics["log_loss"])
+    assert len(trained.history) == 2
+    assert metadata.alias("late", "gold") is None
+
+
+def test_the_metrics_are_those_of_the_kept_weights(tmp_path: Path) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    trained = run(data, tmp_path, metadata)
+    table = data.table()
+    late = table["time"].cast(pa.int64()).to_numpy() >= int(
+        metadata.run(trained.version.run_id)["tags"]["holdout_start_us"]
+    )
+    labels = table["label"].to_numpy()[late]
+    p = trained.model.predict(table)["probability"][late]
+    log_loss = -np.mean(np.where(labels == 1, np.log(p), np.log(1 - p)))
+    assert log_loss == pytest.approx(trained.metrics["log_loss"], abs=1e-6)
+
+
+def test_the_same_run_again_is_the_same_version(tmp_path: Path) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    first, second = run(data, tmp_path, metadata), run(data, tmp_path, metadata)
+    assert first.version == second.version
+    assert len(list((tmp_path / "models" / "late").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"label": [None] + [0, 1] * 250 + [1] * 499}, "'label' is null"),
+        ({"label": [1] * 1_000}, "'label' is 1 in all"),
+        ({"label": [3] * 1_000}, "'label' is 3"),
+    ],
+)
+def test_labels_that_cannot_be_learnt_are_refused_and_nothing_is_recorded(
+    tmp_path: Path, change: dict[str, list[Any]], says: str
+) -> None:
+    metadata = InMemoryMetadata()
+    with pytest.raises(InvalidInput, match=says):
+        run(_changed(learnable(tmp_path / "data", rows=1_000), **change), tmp_path, metadata)
+    assert metadata._runs == {}
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_absent_label_and_an_empty_holdout_are_refused(tmp_path: Path) -> None:
+    data = learnable(tmp_path / "data", rows=500)
+    with pytest.raises(InvalidInput, match="label column 'arrived_late' is absent"):
+        run(replace(data, label="arrived_late"), tmp_path, InMemoryMetadata())
+    everything = replace(SETTINGS, holdout_s=400 * 86_400)
+    with pytest.raises(InvalidInput, match="holdout_s"):
+        run(data, tmp_path, InMemoryMetadata(), settings=everything)
+
+
+def test_a_training_set_without_inputs_is_refused(tmp_path: Path) -> None:
+    data = replace(learnable(tmp_path / "data", rows=500), request=(), features=())
+    with pytest.raises(InvalidInput, match="nothing to learn from"):
+        run(data, tmp_path, InMemoryMetadata())
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_a_run_that_ends_early_is_recorded_and_leaves_no_artifact(
+    tmp_path: Path, error: BaseException, status: str
+) -> None:
+    ended = []
+
+    class Breaking(Silent):
+        def epoch(self, metrics: EpochMetrics) -> None:
+            raise error
+
+        def end(self) -> None:
+            ended.append(True)
+
+    metadata = InMemoryMetadata()
+    with pytest.raises(type(error)):
+        run(learnable(tmp_path / "data", rows=500), tmp_path, metadata, progress=Breaking())
+    assert [r["status"] for r in metadata._runs.values()] == [status]
+    assert ended == [True]
+    assert not (tmp_path / "models").exists()
+    assert metadata.names() == []
