@@ -6,11 +6,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlplat.features.training_set import TrainingSet
     from mlplat.platform import Platform, connect
 
-__all__ = ["Platform", "connect"]
+__all__ = ["Platform", "TrainingSet", "connect"]
 
-_HOME = {"connect": "mlplat.platform", "Platform": "mlplat.platform"}
+_HOME = {"connect": "mlplat.platform", "Platform": "mlplat.platform", "TrainingSet": "mlplat.features.training_set"}
 
 
 def __getattr__(name: str) -> Any:

@@ -123,7 +123,8 @@ def _check_remote(settings: Settings, env: Environment) -> None:
     ]
     if missing:
         raise Refused(
-            f"home {settings.home!r} is remote, and the embedded stores serve one machine: give {' and '.join(missing)} too."
+            f"home {settings.home!r} is remote, and the embedded stores serve one machine: "
+            f"give {' and '.join(missing)} too."
         )
     scheme = urlsplit(settings.home).scheme
     ways = CREDENTIALS.get(scheme)

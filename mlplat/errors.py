@@ -1,4 +1,7 @@
-"""Every error that mlplat raises on purpose. The class says what the caller does next; the message says what was wrong, where, and the remedy."""
+"""Every error that mlplat raises on purpose.
+
+The class says what the caller does next; the message says what was wrong, where, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Conflict(MlplatError):
 class Problem:
     """One thing that is wrong with a batch or a request.
 
-    `field` is the column or JSON field; `rows` are the first positions (0-based) that have it; `count` is how many rows have it in all.
+    `field` is the column or JSON field; `rows` are the first positions (0-based) that have it, `count` how many rows do.
     """
 
     field: str

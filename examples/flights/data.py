@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -43,8 +43,29 @@ class Flights:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Days:
+    """History from `start`, live from `live`, asked until `replayed`, judged until `end`; the last `holdout` of history is held out."""
+
+    start: datetime
+    live: datetime
+    replayed: datetime
+    end: datetime
+    holdout: timedelta
+
+
 def day(month: int, number: int) -> datetime:
-    return datetime(2013, 1, 1, tzinfo=UTC).replace(month=month, day=number)
+    return datetime(2013, month, number, tzinfo=UTC)
+
+
+YEAR = Days(
+    start=day(1, 1),
+    live=day(9, 1),
+    replayed=day(9, 8),
+    end=datetime(2014, 1, 2, tzinfo=UTC),
+    holdout=timedelta(days=14),
+)
+QUICK = Days(start=day(8, 21), live=day(9, 1), replayed=day(9, 2), end=day(9, 4), holdout=timedelta(days=2))
 
 
 def load() -> Flights:
@@ -74,7 +95,7 @@ def _with_times(flights: pl.DataFrame, zones: pl.DataFrame) -> pl.DataFrame:
         flight_id=pl.format("{}-{}-{}-{}{}-{}", "year", "month", "day", "carrier", "flight", "origin"),
         scheduled_at=scheduled,
         left_at=scheduled + pl.duration(minutes="dep_delay"),
-        departed_at=scheduled + pl.duration(minutes=pl.max_horizontal("dep_delay", pl.when(pl.col("dep_delay").is_not_null()).then(0))),
+        departed_at=scheduled + pl.duration(minutes=pl.col("dep_delay").clip(lower_bound=0)),
     ).join(zones, left_on="dest", right_on="faa", how="left")
     zone = pl.col("tzone").fill_null(pl.col("dest").replace_strict(PUERTO_RICO_TIME, default=None))
     frame = frame.with_columns(tzone=zone)

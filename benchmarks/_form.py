@@ -1,0 +1,79 @@
+"""The form that every benchmark has: `python -m benchmarks.NAME [--json FILE] [--only KEY] [--quick]`, a table, and rows as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measured figure beside its reference. Without a peer the reference is the bound, and there is no ratio."""
+
+    key: str
+    measure: str
+    unit: str
+    ours: float | None
+    reference: float | None
+    reference_name: str
+    ratio: float | None
+    bound: float
+    holds: bool
+
+
+def against_bound(key: str, measure: str, unit: str, ours: float | None, bound: float, *, at: Literal["most", "least"]) -> Row:
+    """A figure without a peer; one that could not be measured does not hold."""
+    known = ours is not None and math.isfinite(ours)
+    holds = known and (ours <= bound if at == "most" else ours >= bound)
+    return Row(
+        key=key,
+        measure=measure,
+        unit=unit,
+        ours=ours,
+        reference=bound,
+        reference_name="bound",
+        ratio=None,
+        bound=bound,
+        holds=bool(holds),
+    )
+
+
+def arguments(name: str, keys: Sequence[str]) -> Namespace:
+    parser = ArgumentParser(prog=f"python -m benchmarks.{name}")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--only", choices=keys, help="report this row alone")
+    parser.add_argument("--quick", action="store_true", help="small: checks the form, not the figures")
+    return parser.parse_args()
+
+
+def report(name: str, rows: Sequence[Row], args: Namespace) -> None:
+    """Print the table and write the JSON."""
+    chosen = [row for row in rows if args.only in (None, row.key)]
+    table = Table(title=f"benchmarks.{name}{' --quick' if args.quick else ''}")
+    for column in ("key", "measure", "ours", "reference", "ratio", "bound", "holds"):
+        table.add_column(column)
+    for row in chosen:
+        table.add_row(
+            row.key,
+            row.measure,
+            f"{_figure(row.ours)} {row.unit}",
+            f"{_figure(row.reference)} ({row.reference_name})",
+            _figure(row.ratio),
+            _figure(row.bound),
+            "yes" if row.holds else "NO",
+        )
+    Console().print(table)
+    if args.json is not None:
+        args.json.write_text(json.dumps({"benchmark": name, "rows": [asdict(row) for row in chosen]}, indent=1) + "\n")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,283 @@
+"""The composition root: `connect` opens the stores, starts Ray when something needs it, and hands out the rigs."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+
+from mlplat import config
+from mlplat.clock import Clock, SystemClock, iso
+from mlplat.config import Environment, Settings
+from mlplat.decision import Act
+from mlplat.errors import InvalidInput, Refused, unknown
+from mlplat.features.store import FeatureStore
+from mlplat.features.training_set import TrainingSet
+from mlplat.home import home_format, open_home
+from mlplat.jobs import demand as demands
+from mlplat.jobs.demand import Demand
+from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
+from mlplat.model import artifact
+from mlplat.model.architecture import Architecture
+from mlplat.model.model import Model
+from mlplat.serve import state
+from mlplat.serve.log import read_log
+
+if TYPE_CHECKING:
+    from mlplat._ray.session import Session
+    from mlplat.serve.endpoint import Endpoint
+    from mlplat.train import Progress, Promotion, TrainedModel, TrainSettings
+
+DECISIONS_SHOWN = 10
+
+
+def connect(
+    home: str | Path | None = None,
+    *,
+    ray: str | None = None,
+    online: str | None = None,
+    metadata: str | None = None,
+    clock: Clock | None = None,
+) -> Platform:
+    """Open a home (default `./.mlplat`, or MLPLAT_HOME) and return the platform on it. Use it in a `with`.
+
+    Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
+    `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
+    """
+    env = config.environment()
+    settings = config.load(env, home=None if home is None else str(home), ray=ray, online=online, metadata=metadata)
+    return Platform(settings, env, clock or SystemClock())
+
+
+class Platform:
+    """One process's access to a home. Its parts open when they are first used; `close` releases all of them."""
+
+    def __init__(self, settings: Settings, env: Environment, clock: Clock) -> None:
+        self._settings = settings
+        self._env = env
+        self._clock = clock
+        self._session: Session | None = None
+        self._starting = threading.Lock()
+        self.home = open_home(settings.home_path)
+
+    @cached_property
+    def features(self) -> FeatureStore:
+        """The feature store."""
+        return FeatureStore(self.home, clock=self._clock, pool=self._transform)
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Runs, models, aliases and the ledger of decisions."""
+        from mlplat.metadata.mlflow import MlflowMetadata
+
+        return MlflowMetadata(self.metadata_url, self.home / "mlflow")
+
+    @property
+    def metadata_url(self) -> str:
+        """What `mlflow ui --backend-store-uri` takes. It may hold a password: do not print that of a server."""
+        url = self._settings.metadata
+        return f"sqlite:///{self.home / 'metadata.db'}" if url is None else url.get_secret_value()
+
+    def train(
+        self,
+        architecture: Architecture,
+        data: TrainingSet,
+        *,
+        compute: str = "cpu:0",
+        settings: TrainSettings | None = None,
+        progress: Progress | None = None,
+    ) -> TrainedModel:
+        """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs.
+
+        The model is registered under the name of the training set; nothing serves it before `promote`. Raises `Refused` for a
+        demand that the cluster can never hold.
+        """
+        from mlplat.train import TrainSettings, progress_for, train
+
+        demand = Demand.parse(compute)
+        shown = progress or progress_for(self._clock)
+        if not demand.in_process:
+            self._admit(demand, shown)
+        return train(
+            data,
+            architecture,
+            settings or TrainSettings(),
+            demand=demand,
+            metadata=self.metadata,
+            home=self.home,
+            clock=self._clock,
+            progress=shown,
+        )
+
+    def promote(
+        self,
+        model: TrainedModel | ModelVersion,
+        *,
+        to: str | None = None,
+        force: tuple[str, str] | None = None,
+    ) -> Promotion:
+        """Put a model through the promoter's tests, on rows that its training held out. The decision is recorded, a hold too.
+
+        It becomes candidate, and gold if the name has no gold yet. `force=(who, why)` overrules the policy and is recorded.
+        """
+        from mlplat.train import promote
+
+        version = model if isinstance(model, ModelVersion) else model.version
+        if to is not None and to != version.name:
+            raise InvalidInput(f"to={to!r}: this model was trained as {version.name!r}; train it on a training set named {to!r}")
+        snapshot = self.metadata.run(version.run_id)["tags"]["snapshot"]
+        data = TrainingSet.load(self.home, version.name, snapshot)
+        return promote(version, data, metadata=self.metadata, clock=self._clock, force=force)
+
+    def serve(self, name: str, *, port: int | None = None) -> Endpoint:
+        """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
+
+        A name that is served already goes over to the present gold without losing a request.
+        """
+        from mlplat.serve._ray import deploy
+
+        gold = self.gold(name)
+        return deploy(
+            self.session, self.home, name=name, version=gold.version, digest=gold.digest, path=gold.path, port=port
+        )
+
+    def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
+        """Predict in batch: the rows with the features that the model pins, as they were known at `time`, and the outputs.
+
+        The same numbers as online, to 1e-6. `model` may be a name; then it is the gold one.
+        """
+        loaded = self.load(model)
+        joined = self.features.join(rows, loaded.signature.features, time=time)
+        outputs = loaded.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        return joined.with_columns(pl.Series(name, values) for name, values in outputs.items())
+
+    def evaluate(
+        self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
+    ) -> Mapping[str, float]:
+        """Log loss, AUC, Brier score and base rate of a model on labelled rows."""
+        from mlplat.train import evaluate
+
+        predicted = self.predict(model, labels, time=time)
+        truth = predicted[label].to_numpy().astype(float)
+        probability = predicted["probability"].to_numpy()
+        return {
+            "rows": float(len(truth)),
+            "log_loss": evaluate.log_loss(truth, probability),
+            "auc": evaluate.auc(truth, probability),
+        }
+
+    def predictions(self, name: str) -> pa.Table:
+        """The prediction log of an endpoint up to now, in order of arrival."""
+        if self._session is not None:
+            from mlplat.serve._ray import flush_log
+
+            flush_log()
+        return read_log(self.home, name)
+
+    def gold(self, name: str) -> ModelVersion:
+        """The gold version of a name. `Refused` if it has none, `NotFound` if nothing has the name."""
+        found = self.metadata.alias(name, "gold") if name in self.metadata.names() else None
+        if found is not None:
+            return found
+        if name in self.metadata.names():
+            raise Refused(f"{name!r} has no gold model: promote one first, with platform.promote(model)")
+        raise unknown("model", name, self.metadata.names())
+
+    def load(self, model: TrainedModel | ModelVersion | str) -> Model:
+        """The model itself, its bytes checked against the digest that was registered."""
+        version = self.gold(model) if isinstance(model, str) else model if isinstance(model, ModelVersion) else model.version
+        return artifact.load(Path(version.path), digest=version.digest).model
+
+    def status(self) -> dict[str, Any]:
+        """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""
+        from mlplat._ray.look import look
+        from mlplat.serve.endpoint import alive
+
+        return {
+            "home": str(self.home),
+            "format": home_format(self.home),
+            "views": {name: self.features.history(name)[-1].version for name in self.features.views()},
+            "models": [self._model_status(name) for name in self.metadata.names()],
+            "endpoints": [
+                {"name": e.name, "url": e.url, "version": e.version, "alive": alive(e.url)}
+                for e in state.read(self.home).values()
+            ],
+            "cluster": look(self.home),
+            "decisions": [_decision(entry) for entry in self.metadata.decisions()[-DECISIONS_SHOWN:]],
+        }
+
+    @property
+    def session(self) -> Session:
+        """The connection to Ray, made now if it is not there."""
+        with self._starting:
+            if self._session is None:
+                from mlplat._ray.session import Session
+
+                self._session = Session.start(self._settings.ray, home=self.home, env=self._env)
+            return self._session
+
+    def keep(self) -> None:
+        """Stay, with everything that this process serves, until Ctrl-C; other processes of this home may join its cluster."""
+        self.session.share()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+    def close(self) -> None:
+        """Release everything: pushed events reach their tables, and a cluster that was started here ends."""
+        try:
+            if "features" in self.__dict__:
+                self.features.close()
+        finally:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+            if "metadata" in self.__dict__:
+                self.metadata.close()
+
+    def __enter__(self) -> Platform:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _transform(self, view: Any, rows: pl.DataFrame) -> pl.DataFrame:
+        from mlplat.features._ray import transform_on_pool
+
+        _ = self.session
+        return transform_on_pool(view, rows)
+
+    def _admit(self, demand: Demand, progress: Progress) -> None:
+        """Refuse what can never run; say what a demand that must wait is waiting for."""
+        demands.check(demand, self.session.total())
+        waiting = demands.waiting_for(demand, self.session.available())
+        if waiting:
+            progress.note(waiting)
+
+    def _model_status(self, name: str) -> dict[str, Any]:
+        gold, candidate = self.metadata.alias(name, "gold"), self.metadata.alias(name, "candidate")
+        return {
+            "name": name,
+            "versions": len(self.metadata.versions(name)),
+            "gold": gold and gold.version,
+            "candidate": candidate and candidate.version,
+        }
+
+
+def _decision(entry: LedgerEntry) -> dict[str, Any]:
+    return {
+        "at": iso(entry.at_us),
+        "policy": entry.policy,
+        "subject": entry.subject,
+        "act": isinstance(entry.decision, Act),
+        "reason": entry.decision.reason,
+        "actor": entry.actor,
+    }

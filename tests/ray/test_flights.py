@@ -1,0 +1,44 @@
+"""The main job killed with kill -9 in the middle of its replay goes on, on the same home, as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def job(home: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-u", "-m", "examples.flights", "--quick", "--compute", "cpu:0", "--home", str(home), *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.ray
+def test_a_killed_job_goes_on_with_its_home(tmp_path: Path) -> None:
+    home, figures = tmp_path / "home", tmp_path / "figures.json"
+    first = job(home)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("replay"):
+            break
+    # Some of the events were pushed, and some of the flights asked, when their count in the log has grown.
+    while not list((home / "log" / "late").glob("*.parquet")):
+        assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=30)
+
+    second = job(home, "--json", str(figures))
+    said, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    assert "is gold here already" in said
+    found = json.loads(figures.read_text())
+    assert found["failed"] == 0
+    assert found["parity_features"] == 0
+    assert found["parity_max_abs_diff"] <= 1e-6
+    # What was answered within the last second before the kill may be missing from the log: no more than that.
+    assert 600 <= found["requests"] <= 705

@@ -1,0 +1,102 @@
+"""The main job on a cluster that somebody else started, submitted the way its users do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from mlplat._ray.session import free_port
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A head on this machine with a dashboard and a token; yields the environment that reaches it."""
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    port, dashboard, client = free_port(), free_port(), free_port()
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [
+        *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats"),
+        *(
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            "--dashboard-host=127.0.0.1",
+            f"--ray-client-server-port={client}",
+        ),
+        *("--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", "--object-store-memory=400000000"),
+    ]
+    with (tmp_path / "head.log").open("wb") as log:
+        head = subprocess.Popen(
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=tmp_path
+        )
+    try:
+        yield {
+            **env,
+            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+            "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        }
+    finally:
+        family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
+        with contextlib.suppress(ProcessLookupError):
+            head.send_signal(signal.SIGTERM)
+        head.wait(timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for process in alive:
+            process.kill()
+
+
+def wait_for(head: subprocess.Popen[bytes], url: str, token: str, log: Path) -> None:
+    """Until the dashboard answers; fails at once if the head has ended."""
+    deadline = time.monotonic() + 90
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            assert head.poll() is None, log.read_text()[-2000:]
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/api/version").status_code == 200:
+                    return
+            threading.Event().wait(0.2)
+    pytest.fail(f"no dashboard after 90 s: {log.read_text()[-2000:]}")
+
+
+@pytest.mark.ray
+def test_the_flights_job_runs_by_ray_job_submit(cluster: dict[str, str], tmp_path: Path) -> None:
+    submit = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--"]
+    job = [
+        "python",
+        "-m",
+        "examples.flights",
+        "--quick",
+        "--home",
+        str(tmp_path / "home"),
+        "--json",
+        str(tmp_path / "figures.json"),
+    ]
+    done = subprocess.run(
+        [*submit, *job], env=cluster, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["failed"] == 0
+    assert figures["parity_features"] == 0
+    assert figures["parity_max_abs_diff"] <= 1e-6

@@ -1,0 +1,82 @@
+"""Settings: what is refused, and that secrets stay secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlplat.config import Environment, environment, load
+from mlplat.errors import InvalidInput, NotYetAvailable, Refused
+
+NOWHERE = Environment()
+AWS = Environment(variables={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+
+
+def test_the_default_is_a_local_folder_and_nothing_else() -> None:
+    settings = load(NOWHERE)
+    assert (settings.home, settings.ray, settings.online, settings.metadata) == (".mlplat", None, None, None)
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPLAT_HOME", "/from/environment")
+    assert load(NOWHERE).home == "/from/environment"
+    assert load(NOWHERE, home="/from/argument").home == "/from/argument"
+
+
+def test_a_ray_client_address_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(Refused, match="ray job submit"):
+        load(NOWHERE, ray="ray://head:10001")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, 'give online="redis://..." and metadata="postgresql://..."'),
+        ({"online": "redis://r"}, 'give metadata="postgresql://..."'),
+        ({"metadata": "postgresql://p"}, 'give online="redis://..."'),
+    ],
+)
+def test_a_remote_home_without_server_stores_is_refused_by_name(arguments: dict[str, str], named: str) -> None:
+    with pytest.raises(Refused, match="the embedded stores serve one machine") as caught:
+        load(AWS, home="s3://bucket/home", **arguments)
+    assert named in str(caught.value)
+
+
+def test_a_missing_credential_is_named() -> None:
+    with pytest.raises(InvalidInput, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        load(NOWHERE, home="s3://bucket/home", online="redis://r", metadata="postgresql://p")
+
+
+def test_an_unknown_scheme_of_a_home_is_named() -> None:
+    with pytest.raises(InvalidInput, match="'ftp'"):
+        load(NOWHERE, home="ftp://host/home", online="redis://r", metadata="postgresql://p")
+
+
+def test_what_is_not_in_this_release_says_so() -> None:
+    with pytest.raises(NotYetAvailable, match="object storage"):
+        load(AWS, home="s3://bucket/home", online="redis://r", metadata="postgresql://p")
+    with pytest.raises(NotYetAvailable, match="LMDB"):
+        load(NOWHERE, online="redis://r")
+
+
+def test_a_relative_home_inside_a_submitted_job_is_refused() -> None:
+    inside = environment({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"})
+    with pytest.raises(Refused, match="MLPLAT_HOME"):
+        load(inside, home="relative")
+    assert load(inside, home="/absolute").home == "/absolute"
+
+
+def test_a_wrong_metadata_url_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="sqlite:// or postgresql://"):
+        load(NOWHERE, metadata="mysql://m")
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(InvalidInput, match="setting onlin"):
+        load(NOWHERE, onlin="redis://r")
+
+
+def test_a_password_in_a_url_is_never_shown() -> None:
+    settings = load(NOWHERE, metadata="postgresql://user:hunter2@host/db")
+    assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
+    assert settings.metadata is not None
+    assert "hunter2" in settings.metadata.get_secret_value()

@@ -1,0 +1,38 @@
+"""Everything printed runs: the Python blocks of each page of docs/, in order, in one namespace, and the README's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PAGES = sorted(path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if BLOCK.search(path.read_text()))
+
+
+def run_page(page: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.chdir(folder)
+    text = page.read_text()
+    names: dict[str, object] = {"__name__": f"page_{page.stem.replace('-', '_')}"}
+    for match in BLOCK.finditer(text):
+        line = text[: match.start()].count("\n") + 1
+        # A view's version is made of its source text: each block is a file that can be read.
+        file = folder / f"{page.stem}_{line}.py"
+        file.write_text("\n" * line + match[1])
+        exec(compile(file.read_text(), str(file), "exec"), names)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_page(page, monkeypatch, tmp_path)
+
+
+def test_every_link_of_the_docs_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,126 @@
+"""The composition root, without Ray: what opens, what is refused, and that two processes may open one home."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import mlplat
+from mlplat import features as F
+from mlplat.errors import InvalidInput, NotFound, Refused
+from mlplat.model import mlp
+from mlplat.testing.learnable import learnable
+from mlplat.train import TrainSettings
+
+SETTINGS = TrainSettings(epochs=8, batch_size=128, holdout_s=8 * 3600, learning_rate=1e-2)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+readings = F.source("readings", key="machine", time="read_at", id="reading_id")
+
+
+@F.view(readings)
+class recent:
+    """The last hour."""
+
+    mean_1h = F.mean("value", window="1h")
+    count_1h = F.count(window="1h")
+
+
+def events(count: int = 2_000) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "reading_id": [f"r{i}" for i in range(count)],
+            "machine": [f"m{i % 5}" for i in range(count)],
+            "read_at": [START + timedelta(minutes=i) for i in range(count)],
+            "value": [float(i * 7919 % 101) for i in range(count)],
+        }
+    )
+
+
+def labels(count: int = 2_000) -> pl.DataFrame:
+    frame = events(count).select("machine", pl.col("read_at").alias("asked_at"), load=pl.col("value") / 100)
+    return frame.with_columns(fails=(pl.col("load") > 0.5).cast(pl.Int64))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with features, a gold model and its decision."""
+    home = tmp_path_factory.mktemp("home")
+    with mlplat.connect(home) as platform:
+        platform.features.ingest(readings, events())
+        platform.features.apply(recent)
+        data = platform.features.training_set("fails", labels(), [recent], label="fails", time="asked_at")
+        platform.promote(platform.train(mlp((16,)), data, settings=SETTINGS))
+    return home
+
+
+def test_the_first_model_of_a_name_becomes_gold_with_the_reason_no_incumbent(trained: Path) -> None:
+    with mlplat.connect(trained) as platform:
+        assert platform.gold("fails").version == 1
+        assert platform.metadata.decisions("fails")[0].decision.reason.startswith("no incumbent")
+
+
+def test_another_process_of_the_home_sees_it(trained: Path) -> None:
+    with mlplat.connect(trained):
+        code = f"import mlplat; p = mlplat.connect({str(trained)!r}); print(p.gold('fails').version); p.close()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+
+
+def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
+    with mlplat.connect(trained) as platform:
+        asked = labels().sample(50, seed=1)
+        answered = platform.predict("fails", asked, time="asked_at")
+    assert answered.select(asked.columns).equals(asked)
+    assert answered["probability"].is_between(0, 1).all()
+
+
+def test_evaluation_measures_what_the_model_says(trained: Path) -> None:
+    with mlplat.connect(trained) as platform:
+        assert platform.evaluate("fails", labels(), label="fails", time="asked_at")["auc"] > 0.9
+
+
+def test_a_wrong_model_name_is_answered_with_the_near_ones(trained: Path) -> None:
+    with mlplat.connect(trained) as platform, pytest.raises(NotFound, match="'fails'"):
+        platform.predict("fail", labels(), time="asked_at")
+
+
+def test_a_model_cannot_be_promoted_under_another_name(trained: Path) -> None:
+    with mlplat.connect(trained) as platform, pytest.raises(InvalidInput, match="trained as 'fails'"):
+        platform.promote(platform.gold("fails"), to="other")
+
+
+def test_a_registered_model_without_a_decision_is_not_served(tmp_path: Path) -> None:
+    with mlplat.connect(tmp_path / "home") as platform:
+        data = learnable(tmp_path / "data", rows=500, numbers=2, categories=(3,), seed=1, name="alone", strength=1.0)
+        platform.train(mlp((4,)), data, settings=TrainSettings(epochs=1, holdout_s=60))
+        with pytest.raises(Refused, match="promote one first"):
+            platform.gold("alone")
+
+
+def test_status_is_json_and_starts_nothing(trained: Path) -> None:
+    with mlplat.connect(trained) as platform:
+        status = platform.status()
+    assert status["models"] == [{"name": "fails", "versions": 1, "gold": 1, "candidate": 1}]
+    assert status["cluster"] is None
+    assert status["decisions"][0]["act"] is True
+
+
+def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(InvalidInput, match="other things"):
+        mlplat.connect(tmp_path)
+
+
+def test_a_label_that_is_constant_is_named(tmp_path: Path) -> None:
+    with mlplat.connect(tmp_path / "home") as platform:
+        platform.features.ingest(readings, events())
+        platform.features.apply(recent)
+        constant = labels().with_columns(fails=pl.lit(0, dtype=pl.Int64))
+        data = platform.features.training_set("fails", constant, [recent], label="fails", time="asked_at")
+        with pytest.raises(InvalidInput, match="fails"):
+            platform.train(mlp((4,)), data, settings=SETTINGS)
