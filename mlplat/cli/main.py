@@ -1,0 +1,84 @@
+"""The command line: arguments in, exit code out. 0 is success, 2 a mistake in what was given, 1 anything else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import orjson
+import typer
+
+from mlplat.cli import report, script
+from mlplat.clock import SystemClock
+from mlplat.config import environment, load
+from mlplat.errors import InvalidInput, MlplatError, NotFound, NotYetAvailable, Refused
+
+INPUT_ERRORS = (InvalidInput, NotFound, Refused, NotYetAvailable)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="mlplat: a machine-learning platform that is a Python library.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Home = Annotated[str | None, typer.Option(help="The home (default: MLPLAT_HOME, or .mlplat).", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for programs.")]
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def run(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="SCRIPT", help="A file, or a module such as examples.flights.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Run SCRIPT with the arguments behind it, on this home. Its exit code is passed on."""
+    variables = environment().variables
+    settings = load(home=home)
+    clock = SystemClock()
+    started_s = clock.elapsed_s()
+    code = script.run(script.command(target, context.args), {**variables, "MLPLAT_HOME": settings.home})
+    if json:
+        seconds = round(clock.elapsed_s() - started_s, 3)
+        _say_json({"script": target, "home": str(settings.home_path), "exit_code": code, "seconds": seconds})
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(home: Home = None, json: Json = False) -> None:
+    """Show what a home holds: models, endpoints, the cluster that runs for it, the last decisions. Starts nothing."""
+    settings = load(home=home)
+    if not settings.home_path.is_dir():
+        raise NotFound(f"There is no home at {settings.home_path}. Name one with --home or MLPLAT_HOME.")
+    from mlplat.platform import connect
+
+    with connect(settings.home) as platform:
+        found = platform.status()
+    if json:
+        _say_json(found)
+        return
+    for line in report.lines(found):
+        typer.secho(line, bold=bool(line) and not line.startswith(" "))  # plain where the output is no terminal
+
+
+def main() -> None:
+    """The entry point. A user's mistake is one message on stderr, never a traceback."""
+    try:
+        app()
+    except MlplatError as error:
+        typer.secho(f"mlplat: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(2 if isinstance(error, INPUT_ERRORS) else 1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _say_json(value: object) -> None:
+    typer.echo(orjson.dumps(value).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""`platform.status()` as lines for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+DECISIONS = 5
+
+
+def lines(status: Mapping[str, Any]) -> Iterator[str]:
+    yield f"home  {status['home']} (format {status['format']})"
+    yield from _section("models", "none yet: platform.train(...) makes one", map(_model, status["models"]))
+    yield from _section("endpoints", 'none: platform.serve("NAME") starts one', map(_endpoint, status["endpoints"]))
+    yield from _section("cluster", "none runs for this home", _cluster(status["cluster"]))
+    yield from _section("decisions", "none yet", map(_decision, status["decisions"][-DECISIONS:]))
+
+
+def _section(title: str, empty: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    table = list(rows)
+    yield ""
+    yield title if table else f"{title}  ({empty})"
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _model(model: Mapping[str, Any]) -> Sequence[str]:
+    count = model["versions"]
+    return (
+        model["name"],
+        f"{count} version{'' if count == 1 else 's'}",
+        f"gold {_or_none(model['gold'])}",
+        f"candidate {_or_none(model['candidate'])}",
+    )
+
+
+def _endpoint(endpoint: Mapping[str, Any]) -> Sequence[str]:
+    state = "answers" if endpoint["alive"] else "does not answer"
+    return (endpoint["name"], f"version {endpoint['version']}", endpoint["url"], state)
+
+
+def _cluster(cluster: Mapping[str, Any] | None) -> Iterator[Sequence[str]]:
+    for node in cluster["nodes"] if cluster else ():
+        resources = node["resources"]
+        held = ", ".join(f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name))
+        yield (node["address"], held or "no CPU", "alive" if node["alive"] else "dead")
+
+
+def _decision(decision: Mapping[str, Any]) -> Sequence[str]:
+    said = "act" if decision["act"] else "hold"
+    return (decision["at"], decision["policy"], decision["subject"], said, decision["reason"])
+
+
+def _or_none(version: int | None) -> str:
+    return "none" if version is None else str(version)

@@ -1,0 +1,1 @@
+"""What work asks of a cluster."""

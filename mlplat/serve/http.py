@@ -1,0 +1,106 @@
+"""The little HTTP that the rig needs, on plain ASGI: bodies with a limit, JSON answers, and errors as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_BODY_BYTES = 1 << 20
+_JSON = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """What is wrong with one field, in one row if it belongs to one (0-based)."""
+
+    field: str
+    message: str
+    row: int | None = None
+
+
+class HttpError(Exception):
+    """Answered as `{"error": {"code", "message", "fields": [{"field", "message", "row"}]}}` with this status."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        fields: Iterable[FieldError] = (),
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.fields = tuple(fields)
+        self.headers = tuple(headers)
+
+    def body(self) -> bytes:
+        error = {"code": self.code, "message": self.message, "fields": [asdict(field) for field in self.fields]}
+        return json.dumps(
+            {"error": error}
+        ).encode()  # orjson refuses the half characters that a bad field name may hold
+
+
+class Disconnected(Exception):
+    """The caller went away while sending."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body. `HttpError` 413 as soon as it is, or says it will be, longer than the limit."""
+    _check_length(dict(scope["headers"]).get(b"content-length"), limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    await _send(send, status, body, [_JSON, *headers])
+
+
+async def send_text(send: Send, status: int, text: str) -> None:
+    await _send(send, status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8")])
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def check_content_type(scope: Scope) -> None:
+    """A body is JSON, or of no stated type."""
+    for name, value in scope["headers"]:
+        if name == b"content-type" and value.split(b";")[0].strip().lower() not in (b"application/json", b""):
+            shown = value[:100].decode("latin-1")
+            raise HttpError(415, "unsupported_media_type", f"content-type is {shown!r}: send application/json")
+
+
+def _check_length(header: bytes | None, limit: int) -> None:
+    if header is not None and header.isdigit() and int(header[:20]) > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> HttpError:
+    # The rest of the body is not read, so the connection cannot be used again.
+    message = f"the body is larger than {limit} bytes: send fewer rows at a time"
+    return HttpError(413, "body_too_large", message, headers=[(b"connection", b"close")])

@@ -1,0 +1,74 @@
+"""Which arm answers which unit. Pure: the same table gives the same arm on every replica and after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from mlplat.errors import InvalidInput
+
+GOLD = "gold"
+_FULL = 1 << 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A share of the units, answered by one version of the model."""
+
+    name: str
+    version: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingTable:
+    """Who answers what, as of `epoch`. Never changed: a new table with a higher epoch takes its place.
+
+    Gold comes first and gets what the other arms leave. These take the low end of the hash range in their order, so
+    that an arm's 1 % of the units is inside its later 10 %. `salt` makes the arms of one name independent of another's.
+    """
+
+    epoch: int
+    salt: str
+    arms: tuple[Arm, ...]
+
+    def __post_init__(self) -> None:
+        if not self.arms or self.arms[0].name != GOLD:
+            raise InvalidInput("a routing table begins with the arm 'gold'")
+        if (
+            any(not 0.0 <= arm.share <= 1.0 for arm in self.arms)
+            or abs(sum(arm.share for arm in self.arms) - 1.0) > 1e-9
+        ):
+            raise InvalidInput("the shares of a routing table are between 0 and 1 and sum to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The arm of one unit, and how probable that arm was."""
+
+    arm: Arm
+    propensity: float
+
+
+def assign(table: RoutingTable, unit: str) -> Assignment:
+    point = position(table.salt, unit)
+    reached = 0.0
+    for arm in table.arms[1:]:
+        reached += arm.share
+        if point < reached:
+            return Assignment(arm=arm, propensity=arm.share)
+    return Assignment(arm=table.arms[0], propensity=table.arms[0].share)
+
+
+def assign_all(table: RoutingTable, units: Sequence[str]) -> list[Assignment]:
+    """`assign` for each unit; with one arm there is nothing to hash."""
+    if len(table.arms) == 1:
+        return [Assignment(arm=table.arms[0], propensity=1.0)] * len(units)
+    return [assign(table, unit) for unit in units]
+
+
+def position(salt: str, unit: str) -> float:
+    """A point in [0, 1) that depends on nothing but the salt and the unit."""
+    digest = blake2b(unit.encode(), digest_size=8, key=salt.encode()[:64]).digest()
+    return (int.from_bytes(digest, "big") >> 11) / (_FULL >> 11)

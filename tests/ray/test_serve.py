@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mlplat._ray.session import Session, free_port
+from mlplat.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
+from mlplat.model import artifact
+from mlplat.model.architecture import mlp
+from mlplat.model.inputs import InputEncoding
+from mlplat.model.model import OUTPUTS, Model
+from mlplat.model.signature import Field, Signature
+from mlplat.serve import state
+from mlplat.serve.endpoint import Endpoint, alive
+from mlplat.serve.log import read_log
+
+pytestmark = pytest.mark.ray
+
+SIGNATURE = Signature(
+    entities=(Field(name="origin", dtype="string", required=True),),
+    request=(Field(name="distance", dtype="float64", required=True), Field(name="wind", dtype="float64")),
+    features=(),
+    outputs=OUTPUTS,
+)
+ROW = {"origin": "JFK", "distance": 1.0, "wind": None}
+COLUMNS = {"distance": [1.0], "wind": [None]}
+
+
+def make_model(seed: int) -> Model:
+    import torch
+
+    from mlplat.model.build import build, read_weights
+
+    values = np.random.default_rng(seed).normal(size=(2, 50))
+    encoding = InputEncoding.fit(pa.table({"distance": values[0], "wind": values[1]}), SIGNATURE.inputs())
+    architecture = mlp((8,))
+    torch.manual_seed(seed)
+    weights = read_weights(build(architecture, encoding))
+    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=SIGNATURE)
+
+
+@dataclass
+class Home:
+    """A home with two versions of a model, on the shared cluster."""
+
+    path: Path
+    session: Session
+    models: dict[int, Model]
+    paths: dict[int, Path]
+
+    def deploy(self, version: int, **changes: Any) -> Endpoint:
+        from mlplat.serve._ray import deploy
+
+        values = {"digest": self.models[version].digest, "path": str(self.paths[version])} | changes
+        return deploy(self.session, self.path, name="late", version=version, **values)
+
+    def answer(self, version: int) -> float:
+        return float(self.models[version].predict(COLUMNS)["probability"][0])
+
+
+@pytest.fixture(scope="module")
+def home(ray_cluster: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    from mlplat.serve._ray import undeploy
+
+    path = tmp_path_factory.mktemp("home")
+    models = {version: make_model(version) for version in (1, 2)}
+    paths = {
+        version: artifact.save(model, path / "models", golden=artifact.Golden.of(model, COLUMNS))
+        for version, model in models.items()
+    }
+    yield Home(path=path, session=ray_cluster, models=models, paths=paths)
+    undeploy(path, "late")
+
+
+@pytest.fixture
+def endpoint(home: Home) -> Iterator[Endpoint]:
+    with home.deploy(1) as endpoint:
+        yield endpoint
+
+
+def test_the_endpoint_answers_what_the_model_answers(home: Home, endpoint: Endpoint) -> None:
+    (prediction,) = endpoint.predict([ROW])
+    assert prediction.outputs["probability"] == pytest.approx(home.answer(1), abs=1e-6)
+    assert (prediction.model, prediction.version, prediction.digest) == ("late", 1, home.models[1].digest)
+    assert (prediction.arm, prediction.propensity) == ("gold", 1.0)
+
+
+def test_the_ingress_runs_on_the_loop_of_uvloop(endpoint: Endpoint) -> None:
+    assert httpx.get(f"{endpoint.url}/healthz", trust_env=False).json() == {"alive": True, "loop": "uvloop"}
+
+
+def test_the_ingress_asks_for_no_core_on_a_cluster_of_our_own(home: Home, endpoint: Endpoint) -> None:
+    assert endpoint.version == 1
+    assert home.session.available()["CPU"] == home.session.total()["CPU"]
+
+
+def test_mistakes_come_back_as_our_errors(endpoint: Endpoint) -> None:
+    with pytest.raises(InvalidInput, match="'distance' of row 0 is missing"):
+        endpoint.predict([{"origin": "JFK"}])
+    with pytest.raises(InvalidInput, match="cannot be sent"):
+        endpoint.predict([{**ROW, "distance": float("nan")}])
+    with (
+        Endpoint(name="lat", url=endpoint.url, version=1) as other,
+        pytest.raises(NotFound, match="did you mean 'late'"),
+    ):
+        other.predict([ROW])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", "/predict/late", {"content": b"{"}, 400),
+        ("POST", "/predict/late", {"content": b" " * (2 << 20)}, 413),
+        ("POST", "/predict/late", {"content": b'{"rows": [{"origin": "JFK", "distance": NaN}]}'}, 422),
+        ("POST", "/predict/late", {"data": {"a": "b"}}, 415),
+        ("POST", "/predict/other", {"json": {"rows": [ROW]}}, 404),
+        ("DELETE", "/predict/late", {}, 405),
+        ("GET", "/nowhere", {}, 404),
+    ],
+)
+def test_bad_requests_are_4xx_through_the_whole_path(
+    endpoint: Endpoint, method: str, path: str, options: dict[str, Any], status: int
+) -> None:
+    response = httpx.request(method, endpoint.url + path, trust_env=False, **options)
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+
+
+def test_the_log_is_complete_after_a_flush(home: Home, endpoint: Endpoint) -> None:
+    from mlplat.serve._ray import flush_log
+
+    sent = [prediction.id for prediction in endpoint.predict([ROW] * 5)]
+    counters = flush_log()
+    assert counters["appended"] == counters["written"]
+    log = read_log(home.path, "late")
+    assert set(sent) <= set(log["prediction_id"].to_pylist())
+
+
+def test_a_new_version_takes_over_without_losing_a_request(home: Home, endpoint: Endpoint) -> None:
+    answers: list[tuple[int, float]] = []
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Endpoint(name="late", url=endpoint.url, version=1) as client:
+            while not stop.is_set():
+                try:
+                    (prediction,) = client.predict([ROW])
+                    answers.append((prediction.version, prediction.outputs["probability"]))
+                except Unavailable as error:
+                    failures.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    home.deploy(2).close()
+    with home.deploy(1) as back:
+        (last,) = back.predict([ROW])
+    stop.set()
+    thread.join()
+    assert failures == []
+    assert last.version == 1
+    assert {version for version, _ in answers} == {1, 2}
+    for version, answer in answers:
+        assert answer == pytest.approx(home.answer(version), abs=1e-6)
+
+
+def test_a_model_that_is_not_whole_is_refused_and_the_old_one_stays(home: Home, endpoint: Endpoint) -> None:
+    with pytest.raises(NotFound, match="no model artifact"):
+        home.deploy(2, path="/nowhere")
+    with pytest.raises(Corrupt):
+        home.deploy(2, digest="0" * 64)
+    assert endpoint.predict([ROW])[0].version == 1
+    assert state.read(home.path)["late"].version == 1
+
+
+def test_a_replica_that_is_killed_returns_with_what_it_served(home: Home, endpoint: Endpoint) -> None:
+    import ray
+
+    before = endpoint.predict([ROW])
+    (replica,) = [name["name"] for name in ray.util.list_named_actors(all_namespaces=True) if "ingress" in name["name"]]
+    ray.kill(ray.get_actor(replica, namespace="serve"), no_restart=False)
+    home.deploy(2).close()
+    home.deploy(1).close()
+    assert endpoint.predict([ROW])[0].outputs == before[0].outputs
+
+
+def test_another_port_or_home_on_the_same_cluster_is_a_conflict(home: Home, endpoint: Endpoint, tmp_path: Path) -> None:
+    from mlplat.serve._ray import deploy
+
+    with pytest.raises(Conflict, match="port"):
+        home.deploy(1, port=free_port())
+    digest, path = home.models[1].digest, str(home.paths[1])
+    with pytest.raises(Conflict, match="home"):
+        deploy(home.session, tmp_path, name="late", version=1, digest=digest, path=path)
+    assert endpoint.predict([ROW])
+
+
+def test_undeploy_stops_answering_and_deploy_answers_again(home: Home, endpoint: Endpoint) -> None:
+    from mlplat.serve._ray import undeploy
+
+    assert alive(endpoint.url)
+    undeploy(home.path, "late")
+    assert state.read(home.path) == {}
+    assert not alive(endpoint.url)
+    with pytest.raises((NotFound, Unavailable)):
+        endpoint.predict([ROW])
+    with home.deploy(2) as again:
+        assert again.predict([ROW])[0].version == 2

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlplat._ray.connect import free_port
+from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable
+from mlplat.serve.endpoint import Endpoint, Prediction, alive, versions
+
+ANSWER = {
+    "request_id": "r",
+    "predictions": [
+        {
+            "id": "r-0",
+            "outputs": {"probability": 0.25},
+            "model": {"name": "late", "version": 3, "digest": "d"},
+            "arm": "gold",
+            "propensity": 1.0,
+            "features": {"weather": "missing"},
+        }
+    ],
+}
+
+
+@dataclass
+class Server:
+    """Answers every request with the same, and remembers what came."""
+
+    status: int = 200
+    body: bytes = b""
+    bodies: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    connections: set[Any] = field(default_factory=set)
+    url: str = ""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server(body=json.dumps(ANSWER).encode())
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            state.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            state.headers.append(dict(self.headers.items()))
+            state.connections.add(self.client_address)
+            self.send_response(state.status)
+            self.send_header("content-length", str(len(state.body)))
+            self.end_headers()
+            self.wfile.write(state.body)
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        http.daemon_threads = True
+        state.url = f"http://127.0.0.1:{http.server_port}"
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield state
+        http.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def endpoint(server: Server) -> Iterator[Endpoint]:
+    with Endpoint(name="late", url=server.url, version=3) as endpoint:
+        yield endpoint
+
+
+def test_an_answer_becomes_predictions(endpoint: Endpoint) -> None:
+    assert endpoint.predict([{"x": 1}]) == [
+        Prediction(
+            id="r-0",
+            outputs={"probability": 0.25},
+            model="late",
+            version=3,
+            digest="d",
+            arm="gold",
+            propensity=1.0,
+            features={"weather": "missing"},
+        )
+    ]
+
+
+def test_requests_share_a_connection_and_wave_the_watch_for_leaving(endpoint: Endpoint, server: Server) -> None:
+    for _ in range(3):
+        endpoint.predict([{"x": 1}])
+    assert len(server.connections) == 1
+    assert server.headers[0]["x-request-disconnect-disabled"] == "?1"
+
+
+def test_moments_and_numpy_values_are_sent_as_json(endpoint: Endpoint, server: Server) -> None:
+    moment = datetime(2013, 9, 1, 10, tzinfo=UTC)
+    endpoint.predict([{"x": np.float64(0.5), "n": np.int64(3), "t": moment, "s": None}], at=moment)
+    iso = "2013-09-01T10:00:00+00:00"
+    assert server.bodies == [{"rows": [{"x": 0.5, "n": 3, "t": iso, "s": None}], "at": iso}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+def test_what_cannot_be_sent_is_said_before_it_is_sent(endpoint: Endpoint, server: Server, value: Any) -> None:
+    with pytest.raises(InvalidInput, match="cannot be sent"):
+        endpoint.predict([{"x": value}])
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidInput),
+        (413, InvalidInput),
+        (422, InvalidInput),
+        (404, NotFound),
+        (500, Unavailable),
+        (503, Unavailable),
+    ],
+)
+def test_an_error_of_the_server_becomes_one_of_ours(
+    endpoint: Endpoint, server: Server, status: int, kind: type[MlplatError]
+) -> None:
+    server.status, server.body = status, b'{"error": {"message": "the field x"}}'
+    with pytest.raises(kind, match="the field x"):
+        endpoint.predict([{"x": 1}])
+
+
+def test_an_answer_that_is_not_ours_is_shown(endpoint: Endpoint, server: Server) -> None:
+    server.status, server.body = 503, b"Request dropped due to backpressure"
+    with pytest.raises(Unavailable, match="backpressure"):
+        endpoint.predict([{"x": 1}])
+
+
+def test_nobody_there_is_unavailable() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Endpoint(name="late", url=url, version=1) as endpoint, pytest.raises(Unavailable, match="does not answer"):
+        endpoint.predict([{"x": 1}])
+    assert not alive(url)
+
+
+def test_another_server_is_not_taken_for_ours(server: Server) -> None:
+    assert versions(server.url) is None
