@@ -1,4 +1,4 @@
-"""The form that every benchmark has: `python -m benchmarks.NAME [--json FILE] [--only KEY] [--quick]`, a table, and rows as JSON."""
+"""The form of every benchmark: `python -m benchmarks.NAME [--json FILE] [--only KEY] [--quick]`, a table, and rows as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Row:
     holds: bool
 
 
-def against_bound(key: str, measure: str, unit: str, ours: float | None, bound: float, *, at: Literal["most", "least"]) -> Row:
+def against_bound(
+    key: str, measure: str, unit: str, ours: float | None, bound: float, *, at: Literal["most", "least"]
+) -> Row:
     """A figure without a peer; one that could not be measured does not hold."""
     known = ours is not None and math.isfinite(ours)
     holds = known and (ours <= bound if at == "most" else ours >= bound)

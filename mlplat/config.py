@@ -96,7 +96,7 @@ def check(settings: Settings, env: Environment) -> None:
 def _check_ray(settings: Settings) -> None:
     if settings.ray is not None and settings.ray.startswith("ray://"):
         raise Refused(
-            f"ray={settings.ray!r} is a Ray Client address, which cannot carry training and search. From outside the cluster use\n"
+            f"ray={settings.ray!r} is a Ray Client address, which cannot carry training and search. From outside use\n"
             f"    ray job submit --address http://HEAD:8265 --working-dir . -- python your_script.py\n"
             'and in the script connect(..., ray="auto").'
         )
@@ -107,8 +107,8 @@ def _check_home(settings: Settings, env: Environment) -> None:
         _check_remote(settings, env)
     elif env.in_job and not Path(settings.home).expanduser().is_absolute():
         raise Refused(
-            f"home {settings.home!r} is relative, and this script runs as a submitted job, whose working directory is a copy that is "
-            "deleted with the job. Give an absolute path that outlives it, or set MLPLAT_HOME."
+            f"home {settings.home!r} is relative, and this script runs as a submitted job, whose working directory is a "
+            "copy that is deleted with the job. Give an absolute path that outlives it, or set MLPLAT_HOME."
         )
 
 
@@ -136,12 +136,16 @@ def _check_remote(settings: Settings, env: Environment) -> None:
             + "".join(f", or {' and '.join(way)}" for way in ways[1:])
             + "."
         )
-    raise NotYetAvailable(f"home {settings.home!r}: homes on object storage are not in this release; use a local folder.")
+    raise NotYetAvailable(
+        f"home {settings.home!r}: homes on object storage are not in this release; use a local folder."
+    )
 
 
 def _check_stores(settings: Settings) -> None:
     if settings.online is not None:
-        raise NotYetAvailable("online=...: only the embedded online store (LMDB) is in this release; leave `online` out.")
+        raise NotYetAvailable(
+            "online=...: only the embedded online store (LMDB) is in this release; leave `online` out."
+        )
     if settings.metadata is not None and urlsplit(settings.metadata.get_secret_value()).scheme not in {
         "sqlite",
         "postgresql",

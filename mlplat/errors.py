@@ -71,7 +71,9 @@ class BatchRefused(InvalidInput):
     def __init__(self, target: str, problems: Sequence[Problem]) -> None:
         self.target = target
         self.problems = tuple(problems)
-        super().__init__(f"{target} refused the batch and is unchanged:\n" + "\n".join(f"  {problem}" for problem in problems))
+        super().__init__(
+            f"{target} refused the batch and is unchanged:\n" + "\n".join(f"  {problem}" for problem in problems)
+        )
 
 
 class ParityError(InvalidInput):

@@ -19,7 +19,9 @@ def open_home(path: Path) -> Path:
     stamp = path / "home.json"
     if not stamp.exists():
         if path.exists() and any(path.iterdir()):
-            raise InvalidInput(f"home {str(path)!r} is a folder with other things in it; give an empty one or a new name")
+            raise InvalidInput(
+                f"home {str(path)!r} is a folder with other things in it; give an empty one or a new name"
+            )
         path.mkdir(parents=True, exist_ok=True)
         _write(stamp)
     found = home_format(path)
@@ -36,7 +38,9 @@ def home_format(path: Path) -> int:
     try:
         return int(json.loads((path / "home.json").read_text())["format"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupt(f"{path / 'home.json'} is not what was written ({error!r}): restore it, or begin a new home") from None
+        raise Corrupt(
+            f"{path / 'home.json'} is not what was written ({error!r}): restore it, or begin a new home"
+        ) from None
 
 
 def _write(stamp: Path) -> None:

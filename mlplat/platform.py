@@ -65,19 +65,24 @@ class Platform:
         self._clock = clock
         self._session: Session | None = None
         self._starting = threading.Lock()
+        self._closing = contextlib.ExitStack()
         self.home = open_home(settings.home_path)
 
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        return FeatureStore(self.home, clock=self._clock, pool=self._transform)
+        store = FeatureStore(self.home, clock=self._clock, pool=self._transform)
+        self._closing.callback(store.close)
+        return store
 
     @cached_property
     def metadata(self) -> Metadata:
         """Runs, models, aliases and the ledger of decisions."""
         from mlplat.metadata.mlflow import MlflowMetadata
 
-        return MlflowMetadata(self.metadata_url, self.home / "mlflow")
+        store = MlflowMetadata(self.metadata_url, self.home / "mlflow")
+        self._closing.callback(store.close)
+        return store
 
     @property
     def metadata_url(self) -> str:
@@ -131,7 +136,9 @@ class Platform:
 
         version = model if isinstance(model, ModelVersion) else model.version
         if to is not None and to != version.name:
-            raise InvalidInput(f"to={to!r}: this model was trained as {version.name!r}; train it on a training set named {to!r}")
+            raise InvalidInput(
+                f"to={to!r}: this model was trained as {version.name!r}; train it on a training set named {to!r}"
+            )
         snapshot = self.metadata.run(version.run_id)["tags"]["snapshot"]
         data = TrainingSet.load(self.home, version.name, snapshot)
         return promote(version, data, metadata=self.metadata, clock=self._clock, force=force)
@@ -144,9 +151,18 @@ class Platform:
         from mlplat.serve._ray import deploy
 
         gold = self.gold(name)
-        return deploy(
+        endpoint = deploy(
             self.session, self.home, name=name, version=gold.version, digest=gold.digest, path=gold.path, port=port
         )
+        self._closing.callback(endpoint.close)
+        return endpoint
+
+    def undeploy(self, name: str) -> None:
+        """Stop serving a name. Its log, its models and its aliases stay."""
+        from mlplat.serve._ray import undeploy
+
+        _ = self.session
+        undeploy(self.home, name)
 
     def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
         """Predict in batch: the rows with the features that the model pins, as they were known at `time`, and the outputs.
@@ -192,7 +208,9 @@ class Platform:
 
     def load(self, model: TrainedModel | ModelVersion | str) -> Model:
         """The model itself, its bytes checked against the digest that was registered."""
-        version = self.gold(model) if isinstance(model, str) else model if isinstance(model, ModelVersion) else model.version
+        version = (
+            self.gold(model) if isinstance(model, str) else model if isinstance(model, ModelVersion) else model.version
+        )
         return artifact.load(Path(version.path), digest=version.digest).model
 
     def status(self) -> dict[str, Any]:
@@ -221,6 +239,7 @@ class Platform:
                 from mlplat._ray.session import Session
 
                 self._session = Session.start(self._settings.ray, home=self.home, env=self._env)
+                self._closing.callback(self._session.close)
             return self._session
 
     def keep(self) -> None:
@@ -231,15 +250,7 @@ class Platform:
 
     def close(self) -> None:
         """Release everything: pushed events reach their tables, and a cluster that was started here ends."""
-        try:
-            if "features" in self.__dict__:
-                self.features.close()
-        finally:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
-            if "metadata" in self.__dict__:
-                self.metadata.close()
+        self._closing.close()
 
     def __enter__(self) -> Platform:
         return self

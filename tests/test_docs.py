@@ -28,7 +28,12 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run_page(page, monkeypatch, tmp_path)
+    try:
+        run_page(page, monkeypatch, tmp_path)
+    finally:  # pages serve, and the shared cluster serves one home at a time
+        from ray import serve  # not before the cluster runs: it reads its settings at import
+
+        serve.delete("mlplat")
 
 
 def test_every_link_of_the_docs_leads_somewhere() -> None:

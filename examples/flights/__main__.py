@@ -55,7 +55,9 @@ def main() -> None:
             unseen = flights.between(days.live, days.end).schedule.drop_nulls("late")
             figures.add(platform.evaluate(NAME, unseen, label="late", time="scheduled_at"))
 
-        figures.close(platform, endpoint, example=flights.schedule.drop_nulls("tailnum").row(-1, named=True), json=args.json)
+        figures.close(
+            platform, endpoint, example=flights.schedule.drop_nulls("tailnum").row(-1, named=True), json=args.json
+        )
         if args.keep:
             platform.keep()
 
@@ -76,7 +78,9 @@ def train(platform: mlplat.Platform, training: mlplat.TrainingSet, args: Namespa
     try:
         gold = platform.gold(NAME)
     except mlplat.errors.MlplatError:
-        settings = TrainSettings(epochs=5, learning_rate=2e-3, batch_size=1024, holdout_s=holdout.total_seconds(), seed=args.seed)
+        settings = TrainSettings(
+            epochs=5, learning_rate=2e-3, batch_size=1024, holdout_s=holdout.total_seconds(), seed=args.seed
+        )
         model = platform.train(mlp((128, 64), dropout=0.1), training, compute=args.compute, settings=settings)
         promotion = platform.promote(model, to=NAME)
         print(f"  {promotion.decision.reason}")

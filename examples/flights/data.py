@@ -45,7 +45,7 @@ class Flights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Days:
-    """History from `start`, live from `live`, asked until `replayed`, judged until `end`; the last `holdout` of history is held out."""
+    """History from `start`, live from `live`, asked until `replayed`, judged until `end`. Of history, `holdout` is held out."""
 
     start: datetime
     live: datetime
@@ -116,7 +116,11 @@ def _landed(group: pl.DataFrame) -> pl.DataFrame:
 
 
 def _at_zone(wall: pl.Expr, zone: str) -> pl.Expr:
-    return wall.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC").cast(UTC_US)
+    return (
+        wall.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null")
+        .dt.convert_time_zone("UTC")
+        .cast(UTC_US)
+    )
 
 
 def _departures(flights: pl.DataFrame) -> pl.DataFrame:

@@ -55,7 +55,9 @@ class Figures:
             stop.set()
             thread.join()
 
-    def close(self, platform: mlplat.Platform, endpoint: Endpoint, *, example: Mapping[str, Any], json: Path | None) -> None:
+    def close(
+        self, platform: mlplat.Platform, endpoint: Endpoint, *, example: Mapping[str, Any], json: Path | None
+    ) -> None:
         """Print the summary, and what to try next."""
         self._seconds["total"] = round(time.perf_counter() - self._began, 2)
         figures = {
@@ -65,8 +67,15 @@ class Figures:
         }
         if json is not None:
             json.write_text(json_.dumps(figures, indent=1) + "\n")
-        body = json_.dumps({"rows": [{name: example[name] for name in ASKED}], "at": example["scheduled_at"].isoformat()})
-        print(SUMMARY.format(**figures, endpoint=endpoint, body=body, home=self._home, metadata=platform.metadata_url))
+        body = json_.dumps(
+            {"rows": [{name: example[name] for name in ASKED}], "at": example["scheduled_at"].isoformat()}
+        )
+        asked = "nothing asked in this run" if figures["p50_ms"] is None else LATENCY.format(**figures)
+        print(
+            SUMMARY.format(
+                **figures, asked=asked, endpoint=endpoint, body=body, home=self._home, metadata=platform.metadata_url
+            )
+        )
 
     def _sample(self, stop: threading.Event) -> None:
         while not stop.wait(SAMPLE_S):
@@ -80,10 +89,11 @@ class Figures:
             self._peak_bytes = max(self._peak_bytes, used)
 
 
+LATENCY = "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
 SUMMARY = """
 quality    AUC {auc:.4f}, log loss {log_loss:.4f} on flights the model never saw
 parity     {parity_features} flights with other features online than offline, probabilities within {parity_max_abs_diff:.1e}
-endpoint   {requests:,} requests, {failed} failed, p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms
+endpoint   {requests:,} requests, {failed} failed, {asked}
 cost       {seconds[total]:.0f} s in all, {peak_gib:.1f} GiB at most
 
 What next:

@@ -78,7 +78,11 @@ def answers(log: pa.Table) -> pl.DataFrame:
     """The prediction log, the first answer of each request."""
     frame = pl.from_arrow(log)
     assert isinstance(frame, pl.DataFrame)
-    return frame.unique("request_id", keep="first", maintain_order=True) if frame.width else pl.DataFrame({"request_id": []})
+    return (
+        frame.unique("request_id", keep="first", maintain_order=True)
+        if frame.width
+        else pl.DataFrame({"request_id": []})
+    )
 
 
 def compare(log: pa.Table, batch: pl.DataFrame) -> dict[str, float]:

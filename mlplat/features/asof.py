@@ -15,8 +15,8 @@ Ints = npt.NDArray[np.int64]
 class History:
     """Events in order of (entity, time, id), and where each query's entity lies among them.
 
-    `order` sorts the table's rows into that order; `codes` and `times` are sorted. `queries` are the codes of the queries;
-    an entity without events, or a null in a key, has code -1.
+    `order` sorts the table's rows into that order; `codes` and `times` are sorted. `queries` are the codes of the
+    queries; an entity without events, or a null in a key, has code -1.
     """
 
     order: Ints
@@ -25,8 +25,8 @@ class History:
     queries: Ints
 
     def position(self, at_us: Ints, *, inclusive: bool) -> Ints:
-        """For each query, how many events (from the start of the order) come before `at_us` in its entity and all entities
-        before it; with `inclusive`, those at `at_us` too. For entities without events, 0."""
+        """For each query, how many events (from the start of the order) come before `at_us` in its entity and all
+        entities before it; with `inclusive`, those at `at_us` too. For entities without events, 0."""
         event, query = _composite(self.codes, self.times, np.maximum(self.queries, 0), at_us)
         found = np.searchsorted(event, query, side="right" if inclusive else "left")
         return np.where(self.queries >= 0, found, 0)

@@ -1,7 +1,8 @@
 """The bytes of the online store: one blob per (view version, entity). Fixed layout, little-endian, no pickle.
 
-A row blob is `time, id` and the row; a window blob is `since, n`, then n times, n ids and n values of each column. `since` is the
-moment before which events were dropped. All times are microseconds UTC; null is NaN in a window's values.
+A row blob is `time, id` and the row; a window blob is `since, n`, then n times, n ids and n values of each column.
+`since` is the moment before which events were dropped. All times are microseconds UTC; null is NaN in a window's
+values.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from mlplat.model.signature import DType
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+ALWAYS_US = -(2**62)
+"""The `since` of a blob that has all events of its entity."""
 _HEAD = struct.Struct("<qq")
 _FORMAT: Mapping[DType, str] = {"float64": "d", "int64": "q", "bool": "q", "timestamp": "q"}
 
@@ -85,7 +88,7 @@ def encode_row(time_us: int, event_id: int, body: bytes) -> bytes:
 
 def decode_row_head(blob: bytes) -> tuple[int, int]:
     """Time and id of a row blob; its body begins at 16."""
-    return _HEAD.unpack_from(blob)  # type: ignore[return-value]
+    return _HEAD.unpack_from(blob)
 
 
 ROW_BODY = _HEAD.size
@@ -116,7 +119,7 @@ class Events:
     @classmethod
     def empty(cls, columns: int) -> Events:
         none = np.empty(0, dtype=np.int64)
-        return cls(since_us=-(2**62), times=none, ids=none, values=(np.empty(0),) * columns)
+        return cls(since_us=ALWAYS_US, times=none, ids=none, values=(np.empty(0),) * columns)
 
     def merged(self, other: Events, *, keep_us: int) -> Events:
         """Both, each event once, without what is more than `keep_us` older than the newest."""
@@ -127,7 +130,9 @@ class Events:
         keep = np.ones(len(times), dtype=bool)
         keep[1:] = (times[1:] != times[:-1]) | (ids[1:] != ids[:-1])
         since_us = max(self.since_us, other.since_us)
-        if len(times) and (horizon := int(times[-1]) - keep_us) > int(times[0]):
+        horizon = int(times[-1]) - keep_us if len(times) else ALWAYS_US
+        if since_us > ALWAYS_US or (len(times) and horizon > int(times[0])):
+            # Once something was dropped: so `since` and the rest do not depend on the order in which events came.
             since_us = max(since_us, horizon)
             keep &= times >= horizon
         values = tuple(np.concatenate(pair)[order][keep] for pair in zip(self.values, other.values, strict=True))

@@ -1,16 +1,16 @@
-"""What a user calls to declare sources and views: `from mlplat import features as F`, then `F.source`, `@F.view`, `F.mean`, ..."""
+"""What a user calls to declare sources and views: `from mlplat import features as F`, then `F.source`, `@F.view`,
+`F.mean`, ..."""
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlplat.errors import InvalidInput
 from mlplat.features.definitions import Aggregate, RowFeature, Source, View, WindowFeature, check_name, duration_us
+from mlplat.features.source_code import normal_form
 from mlplat.model.signature import DType
 
 _DTYPE_OF: Mapping[Any, DType] = {
@@ -26,7 +26,13 @@ _DTYPE_OF: Mapping[Any, DType] = {
 
 
 def source(name: str, *, key: str | tuple[str, ...], time: str, id: str | None = None) -> Source:
-    return Source(name=check_name("source", name), key=_keys(key), time=time, id=id)
+    """Declare a stream of events: its entity keys, its event time, and what identifies an event."""
+    keys = _keys(key)
+    if time in keys:
+        raise InvalidInput(f"source {name!r}: {time!r} is the event time, so it cannot be a key")
+    if reserved := [column for column in (*keys, time, id) if column is not None and column.startswith("_")]:
+        raise InvalidInput(f"source {name!r}: {reserved[0]!r}: names that begin with _ are reserved")
+    return Source(name=check_name("source", name), key=keys, time=time, id=id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,8 @@ def last(column: str, *, window: str) -> Any:
 
 
 def latest(column: str) -> Any:
-    """A column of the newest row at or before t, null if it is null there. Annotate it: `delay: float = F.latest("delay")`."""
+    """A column of the newest row at or before t, null if it is null there. Annotate it: `delay: float =
+    F.latest("delay")`."""
     return _Row(kind="latest", column=column)
 
 
@@ -98,9 +105,9 @@ def view(
 ) -> Callable[[type], View]:
     """Declare a view: decorate a class whose attributes are features.
 
-    `F.mean(...)` and the like are windows; `F.latest(...)` and `F.age()` read the newest row. A class with `__call__` is a
-    transform: it gets rows of the source as a polars DataFrame and returns as many rows with its annotated fields; it is made
-    once per actor. One view has windows or row features, not both.
+    `F.mean(...)` and the like are windows; `F.latest(...)` and `F.age()` read the newest row. A class with `__call__`
+    is a transform: it gets rows of the source as a polars DataFrame and returns as many rows with its annotated
+    fields; it is made once per actor. One view has windows or row features, not both.
     """
 
     def make(body: type) -> View:
@@ -113,8 +120,15 @@ def _make_view(body: type, source: Source, keys: tuple[str, ...], ttl: str | Non
     name = check_name("view", body.__name__)
     windows, rows = _features(name, body)
     transform = body if "__call__" in vars(body) else None
+    taken = ({w.name for w in windows} | {r.name for r in rows}) & {*keys, source.time, "status"}
+    if taken:
+        raise InvalidInput(
+            f"view {name!r}: {sorted(taken)[0]!r} is a key, the event time or the status of a read; rename the feature"
+        )
     if bool(windows) == bool(rows):
-        raise InvalidInput(f"view {name!r}: give it windows (F.mean, F.count, ...) or row features (F.latest, F.field, ...): one kind")
+        raise InvalidInput(
+            f"view {name!r}: give it windows (F.mean, F.count, ...) or row features (F.latest, F.field, ...): one kind"
+        )
     if transform is None and any(r.ge is not None or r.le is not None for r in rows):
         raise InvalidInput(f"view {name!r}: F.field is for a class with __call__; without one use F.latest")
     if windows and ttl is not None:
@@ -128,7 +142,7 @@ def _make_view(body: type, source: Source, keys: tuple[str, ...], ttl: str | Non
         windows=windows,
         rows=rows,
         ttl_us=duration_us(ttl) if ttl is not None else None,
-        code=_code(body) if transform is not None else None,
+        code=normal_form(body) if transform is not None else None,
         actors=actors,
         description=inspect.cleandoc(body.__doc__ or ""),
         transform=transform,
@@ -136,7 +150,7 @@ def _make_view(body: type, source: Source, keys: tuple[str, ...], ttl: str | Non
 
 
 def _features(view: str, body: type) -> tuple[tuple[WindowFeature, ...], tuple[RowFeature, ...]]:
-    annotations = body.__dict__.get("__annotations__", {})
+    annotations = inspect.get_annotations(body)
     transforms = "__call__" in vars(body)
     windows: list[WindowFeature] = []
     rows: list[RowFeature] = []
@@ -162,6 +176,8 @@ def _row_feature(view: str, name: str, value: _Row | None, annotation: Any, tran
         raise InvalidInput(f"view {view!r}, feature {name!r}: annotate it with float, int, str or bool")
     if not transforms and (value is None or value.kind != "latest"):
         raise InvalidInput(f"view {view!r}, feature {name!r}: say where it comes from, as in F.latest('column')")
+    if value is not None and (value.ge is not None or value.le is not None) and dtype not in ("float64", "int64"):
+        raise InvalidInput(f"view {view!r}, feature {name!r}: only a number has bounds")
     column = value.column if value is not None and value.kind == "latest" and not transforms else name
     return RowFeature(
         name=name,
@@ -170,22 +186,6 @@ def _row_feature(view: str, name: str, value: _Row | None, annotation: Any, tran
         ge=value.ge if value else None,
         le=value.le if value else None,
     )
-
-
-def _code(body: type) -> str:
-    """The class as a syntax tree without docstrings: what it does, not how it is laid out."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(body)))
-    except (OSError, TypeError, SyntaxError) as error:
-        raise InvalidInput(
-            f"view {body.__name__!r}: its source cannot be read ({error}), and a version needs it. Define it in a file."
-        ) from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            node.decorator_list = []
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
 
 
 def _keys(key: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""What a user declares: sources of events, and views that make features of them. Plain values; nothing here reads data."""
+"""What a user declares: sources of events, and views that make features of them. Plain values; nothing here reads
+data."""
 
 from __future__ import annotations
 
@@ -18,18 +19,27 @@ Aggregate = Literal["count", "sum", "mean", "min", "max", "last"]
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
 
 _UNIT_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+MAX_US = 36_500 * _UNIT_US["d"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
 def duration_us(text: str) -> int:
     """`"90s"`, `"5m"`, `"1h"`, `"7d"`, `"2w"` as microseconds. Raises `InvalidInput`."""
     match = re.fullmatch(r"(\d+)([smhdw])", text)
     if match is None or int(match[1]) == 0:
-        raise InvalidInput(f"duration {text!r}: write a whole number above 0 and a unit of s, m, h, d, w, as in '90s' or '7d'")
-    return int(match[1]) * _UNIT_US[match[2]]
+        raise InvalidInput(
+            f"duration {text!r}: write a whole number above 0 and a unit of s, m, h, d, w, as in '90s' or '7d'"
+        )
+    if (us := int(match[1]) * _UNIT_US[match[2]]) > MAX_US:
+        raise InvalidInput(f"duration {text!r}: the longest is 36500d")
+    return us
 
 
 def check_name(kind: str, name: str) -> str:
     if _NAME.fullmatch(name) is None:
-        raise InvalidInput(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 63")
+        raise InvalidInput(
+            f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 63"
+        )
     return name
 
 
@@ -37,7 +47,8 @@ def check_name(kind: str, name: str) -> str:
 class Source:
     """A stream of events. `key` are the default entity keys, `time` the event time column.
 
-    `id` names the column that identifies an event: one that is delivered again counts once. Without it the whole row does.
+    `id` names the column that identifies an event: one that is delivered again counts once. Without it the whole row
+    does.
     """
 
     name: str
@@ -51,7 +62,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowFeature:
-    """An aggregate of the events in [t - window, t) of one entity. Nulls do not count; of no events, a count is 0, all else null."""
+    """An aggregate of the events in [t - window, t) of one entity. Nulls do not count; of no events, a count is 0,
+    all else null."""
 
     name: str
     aggregate: Aggregate
@@ -86,10 +98,12 @@ class RowFeature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Features of one source for one entity: either all windows, or all values of the newest row, perhaps after a transform.
+    """Features of one source for one entity: either all windows, or all values of the newest row, perhaps after a
+    transform.
 
-    `ttl_us` is the age beyond which the newest row counts as absent. `transform` is the user's class; `code` is its text in a
-    normal form, so that comments and spaces do not make a version. `actors` is the size of the pool (min, max) in batch.
+    `ttl_us` is the age beyond which the newest row counts as absent. `transform` is the user's class; `code` is its
+    text in a normal form, so that comments and spaces do not make a version. `actors` is the size of the pool (min,
+    max) in batch.
     """
 
     name: str
@@ -101,16 +115,17 @@ class View:
     code: str | None = None
     actors: tuple[int, int] = (1, 1)
     description: str = ""
-    transform: Callable[[], Any] | None = dc_field(default=None, compare=False)
+    transform: Callable[[], Any] | None = dc_field(default=None, compare=False, repr=False)
+    version: str = dc_field(init=False, compare=False)
+    """The identity of the definition: a hash of all that can change a value."""
 
-    @property
-    def version(self) -> str:
-        """The identity of the definition: a hash of all that can change a value."""
-        return hashlib.blake2b(orjson.dumps(self._identity(), option=orjson.OPT_SORT_KEYS), digest_size=6).hexdigest()
+    def __post_init__(self) -> None:
+        identity = orjson.dumps(self._identity(), option=orjson.OPT_SORT_KEYS)
+        object.__setattr__(self, "version", hashlib.blake2b(identity, digest_size=6).hexdigest())
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        return tuple(feature.field for feature in (*self.windows, *self.rows))
+        return (*(window.field for window in self.windows), *(row.field for row in self.rows))
 
     @property
     def ref(self) -> FeatureRef:

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 import pyarrow as pa
 
 from mlplat.errors import BatchRefused, InvalidInput, Problem
+from mlplat.features.registry import write_atomically
 from mlplat.features.tables import locked
 from mlplat.features.training_set import TrainingSet
-from mlplat.features.validate import to_frame
+from mlplat.features.validate import normal, to_frame
 from mlplat.model.signature import DType, FeatureRef, Field
 
 _DTYPES: Mapping[pl.DataType, DType] = {
     pl.Float64(): "float64",
-    pl.Float32(): "float64",
     pl.Int64(): "int64",
-    pl.Int32(): "int64",
-    pl.Int16(): "int64",
-    pl.Int8(): "int64",
     pl.String(): "string",
     pl.Boolean(): "bool",
     pl.Datetime("us", "UTC"): "timestamp",
 }
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,199}")
 
 
 def to_polars(frame: Any) -> pl.DataFrame:
@@ -41,13 +41,20 @@ def with_time(frame: pl.DataFrame, time: str) -> pl.DataFrame:
         raise InvalidInput(f"the rows have no time column {time!r}; they have {', '.join(frame.columns)}")
     dtype = frame.schema[time]
     if not isinstance(dtype, pl.Datetime) or dtype.time_zone is None:
-        raise InvalidInput(f"column {time!r} is {dtype}; a time is a timestamp with a zone, as from .dt.replace_time_zone('UTC')")
+        raise InvalidInput(
+            f"column {time!r} is {dtype}; a time is a timestamp with a zone, as from .dt.replace_time_zone('UTC')"
+        )
     _refuse_nulls(frame, time, "the time")
     return frame.with_columns(pl.col(time).dt.convert_time_zone("UTC").dt.cast_time_unit("us"))
 
 
-def checked(frame: pl.DataFrame, label: str, time: str) -> pl.DataFrame:
-    """The labels, if each row has one."""
+def checked(name: str, frame: pl.DataFrame, label: str, time: str) -> pl.DataFrame:
+    """The labels in normal form, if each row has one."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidInput(
+            f"training set name {name!r}: use letters, digits, _, - and ., beginning with a letter or digit"
+        )
+    frame = normal(frame)
     if label not in frame.columns:
         raise InvalidInput(f"the labels have no column {label!r}; they have {', '.join(frame.columns)}")
     if frame.is_empty():
@@ -61,7 +68,9 @@ def checked(frame: pl.DataFrame, label: str, time: str) -> pl.DataFrame:
 def _refuse_nulls(frame: pl.DataFrame, name: str, what: str) -> None:
     at = frame[name].is_null().arg_true()
     if len(at):
-        problem = Problem(field=name, message=f"{what} is null; leave such rows out", rows=tuple(at.head(5)), count=len(at))
+        problem = Problem(
+            field=name, message=f"{what} is null; leave such rows out", rows=tuple(at.head(5)), count=len(at)
+        )
         raise BatchRefused("the training set", [problem])
 
 
@@ -94,12 +103,15 @@ class Roles:
             if column not in joined.columns or column in made:
                 raise InvalidInput(f"request field {column!r} is no column of the labels")
             if column in (label, time):
-                raise InvalidInput(f"request field {column!r} is the {'label' if column == label else 'time'}; a caller cannot send it")
+                raise InvalidInput(
+                    f"request field {column!r} is the {'label' if column == label else 'time'}; a caller cannot send it"
+                )
         return cls(
             name=name,
             label=label,
             time=time,
-            entities=tuple(_field(joined, key) for key in keys),
+            # An entity may be unknown, and then be null: its features are what an entity without data has.
+            entities=tuple(replace(_field(joined, key), required=False) for key in keys),
             request=tuple(_field(joined, column) for column in request),
             features=tuple(features),
         )
@@ -119,8 +131,9 @@ def _field(frame: pl.DataFrame, name: str) -> Field:
 
 def write(folder: Path, joined: pl.DataFrame, roles: Roles, data_versions: Mapping[str, int]) -> TrainingSet:
     """Store the table under its content's hash; the same content is stored once."""
-    table = joined.select(roles.columns()).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    snapshot = _hash(table, roles.features)
+    columns = joined.select(roles.columns()).rechunk()
+    snapshot = _hash(columns, roles.features)
+    table = columns.to_arrow(compat_level=pl.CompatLevel.oldest())
     path = folder / f"{snapshot}.arrow"
     with locked(folder / "lock"):
         if not path.exists():
@@ -130,7 +143,7 @@ def write(folder: Path, joined: pl.DataFrame, roles: Roles, data_versions: Mappi
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.replace(path)
-    return TrainingSet(
+    data = TrainingSet(
         name=roles.name,
         path=path,
         rows=table.num_rows,
@@ -142,32 +155,22 @@ def write(folder: Path, joined: pl.DataFrame, roles: Roles, data_versions: Mappi
         snapshot=snapshot,
         data_versions=dict(data_versions),
     )
+    write_atomically(folder / f"{snapshot}.json", orjson.dumps(data.to_json(), option=orjson.OPT_INDENT_2))
+    return data
 
 
-def _hash(table: pa.Table, features: Sequence[FeatureRef]) -> str:
+def _hash(table: pl.DataFrame, features: Sequence[FeatureRef]) -> str:
+    """Of the values alone: how they lie in memory, and what lies under a null, does not matter."""
     digest = hashlib.blake2b(digest_size=12)
     for ref in features:
         digest.update(f"{ref.view}@{ref.version};".encode())
-    sink = _Sink(digest)
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    for column in table:
+        digest.update(f"{column.name}:{column.dtype};".encode())
+        digest.update(column.is_null().to_numpy().tobytes())
+        if column.dtype == pl.String:
+            texts = column.fill_null("")
+            digest.update(texts.str.len_bytes().to_numpy().tobytes() + "".join(texts.to_list()).encode())
+        else:
+            plain = column.to_physical()
+            digest.update(plain.fill_null(False if plain.dtype == pl.Boolean else 0).to_numpy().tobytes())
     return digest.hexdigest()
-
-
-class _Sink:
-    """A file that hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, digest: Any) -> None:
-        self._digest = digest
-
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        self.closed = True

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import lmdb
 
@@ -13,96 +16,136 @@ from mlplat.errors import Unavailable
 
 # Address space, not disk: the file is sparse and grows with what is in it.
 MAP_BYTES = 1 << 36
-_ENVIRONMENTS: dict[tuple[int, str, bool], lmdb.Environment] = {}
-_GUARD = threading.Lock()
 
 Change = Callable[[list[bytes | None]], list[bytes]]
 
 
-def environment(path: Path, *, readonly: bool) -> lmdb.Environment:
-    """One environment per process and path: LMDB forbids two, and one must not cross a fork (hence the process id)."""
-    key = (os.getpid(), str(path), readonly)
-    with _GUARD:
-        if key not in _ENVIRONMENTS:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                env = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, readonly=readonly)
-                env.reader_check()  # slots of processes that were killed
-            except lmdb.Error as error:
-                raise Unavailable(f"the online store at {path} cannot be opened: {error}") from None
-            _ENVIRONMENTS[key] = env
-        return _ENVIRONMENTS[key]
+class Environments:
+    """This process's open LMDB environments: LMDB forbids two of one path, so all who use a path share one.
+
+    Looked up by process id as well, because an environment must not cross a fork.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, str], lmdb.Environment] = {}
+        self._users: Counter[str] = Counter()
+        self._guard = threading.Lock()
+
+    def acquire(self, path: Path) -> None:
+        with self._guard:
+            self._users[str(path)] += 1
+
+    def release(self, path: Path) -> None:
+        """The last user closes it."""
+        with self._guard:
+            self._users[str(path)] -= 1
+            if self._users[str(path)] <= 0 and (env := self._open.pop((os.getpid(), str(path)), None)) is not None:
+                env.close()
+
+    def get(self, path: Path, *, metasync: bool) -> lmdb.Environment:
+        key = (os.getpid(), str(path))
+        env = self._open.get(key)
+        if env is not None:
+            return env
+        with self._guard:
+            if key not in self._open:
+                self._open[key] = _opened(path, metasync)
+            return self._open[key]
 
 
-def close(path: Path) -> None:
-    """Close this process's environments of a path. Nothing may use them afterwards."""
-    with _GUARD:
-        for key in [k for k in _ENVIRONMENTS if k[0] == os.getpid() and k[1] == str(path)]:
-            _ENVIRONMENTS.pop(key).close()
+def _opened(path: Path, metasync: bool) -> lmdb.Environment:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        env = lmdb.open(str(path), map_size=MAP_BYTES, max_readers=1024, metasync=metasync)
+        env.reader_check()  # slots of processes that were killed
+    except (lmdb.Error, OSError) as error:
+        raise Unavailable(f"the store at {path} cannot be opened: {error}") from None
+    return env
 
 
-class LmdbStore:
+_ENVIRONMENTS = Environments()
+
+
+class _Store:
+    """One user of the environment of a path, until `close`."""
+
+    # False: after a power cut, not a kill, the last transactions may be undone; the file stays whole.
+    metasync: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self._closed = False
+        _ENVIRONMENTS.acquire(self._path)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            _ENVIRONMENTS.release(self._path)
+
+    @contextmanager
+    def _begin(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
+        if self._closed:
+            raise Unavailable(f"the store at {self._path} is closed; open the home again")
+        try:
+            with _ENVIRONMENTS.get(self._path, metasync=self.metasync).begin(write=write) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise Unavailable(f"the store at {self._path} failed, and is as it was: {error}") from error
+
+
+def _bytes(value: bytes | memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)
+
+
+class LmdbStore(_Store):
     """The embedded online store: bytes by key. One writer at a time over all processes; readers never wait."""
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        self._path = path
-        if readonly and not (path / "data.mdb").exists():
-            environment(path, readonly=False)
-            close(path)
-        self._readonly = readonly
+    # What a power cut may undo here is still in the push log or in the tables.
+    metasync = False
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The blobs of one moment, None where there is none."""
-        with environment(self._path, readonly=self._readonly).begin(buffers=False) as txn:
-            return [txn.get(key) for key in keys]
+        with self._begin() as txn:
+            return [_bytes(txn.get(key)) for key in keys]
 
     def update(self, keys: Sequence[bytes], change: Change) -> None:
         """Replace the blobs of `keys` by what `change` makes of them: one durable transaction, all or nothing."""
-        with environment(self._path, readonly=False).begin(write=True) as txn:
-            for key, blob in zip(keys, change([txn.get(key) for key in keys]), strict=True):
+        with self._begin(write=True) as txn:
+            for key, blob in zip(keys, change([_bytes(txn.get(key)) for key in keys]), strict=True):
                 txn.put(key, blob)
 
-    def close(self) -> None:
-        close(self._path)
 
-
-class PushLog:
-    """Events that were pushed and are not in a table yet, in order. Several processes may append; who flushes holds a lock."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
+class PushLog(_Store):
+    """Events that were pushed and are not in a table yet, in order. Several processes may append and remove."""
 
     def append(self, entries: Sequence[bytes]) -> None:
         """Durable when it returns."""
-        with environment(self._path, readonly=False).begin(write=True) as txn:
+        with self._begin(write=True) as txn:
             number = self._last(txn)
             for entry in entries:
                 number += 1
-                assert txn.put(number.to_bytes(8, "big"), entry, overwrite=False)
+                txn.put(number.to_bytes(8, "big"), entry)
             txn.put(_COUNTER, number.to_bytes(8, "big"))
 
     def read(self, limit: int) -> list[tuple[int, bytes]]:
         """The oldest entries with their numbers."""
         found: list[tuple[int, bytes]] = []
-        with environment(self._path, readonly=False).begin() as txn, txn.cursor() as cursor:
+        with self._begin() as txn, txn.cursor() as cursor:
             for key, entry in cursor:
                 if len(key) != 8 or len(found) == limit:
                     break
-                found.append((int.from_bytes(key, "big"), entry))
+                found.append((int.from_bytes(key, "big"), bytes(entry)))
         return found
 
     def last(self) -> int:
         """The number of the newest entry that was ever appended; 0 before the first."""
-        with environment(self._path, readonly=False).begin() as txn:
+        with self._begin() as txn:
             return self._last(txn)
 
     def remove(self, numbers: Iterable[int]) -> None:
-        with environment(self._path, readonly=False).begin(write=True) as txn:
+        with self._begin(write=True) as txn:
             for number in numbers:
                 txn.delete(number.to_bytes(8, "big"))
-
-    def close(self) -> None:
-        close(self._path)
 
     def _last(self, txn: lmdb.Transaction) -> int:
         return int.from_bytes(txn.get(_COUNTER, b""), "big")

@@ -1,4 +1,5 @@
-"""Point-in-time joins: for each row of a frame, the features that were known at its time. Rows in, the same rows out."""
+"""Point-in-time joins: for each row of a frame, the features that were known at its time. Rows in, the same rows
+out."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from mlplat.features import windows
 from mlplat.features.asof import History, history
 from mlplat.features.definitions import View
 from mlplat.features.transform import POLARS_TYPES, stored
+from mlplat.features.validate import normal
 
 Ints = npt.NDArray[np.int64]
 RowsOf = Callable[[View], pl.DataFrame]
@@ -22,14 +24,40 @@ RowsOf = Callable[[View], pl.DataFrame]
 
 def join(frame: pl.DataFrame, views: Sequence[View], *, time: str, rows_of: RowsOf) -> pl.DataFrame:
     """`frame` with a column `view.feature` for every feature. `time` is a timestamp[us, UTC] without nulls."""
+    _check(frame, views)
     at_us = frame[time].to_physical().to_numpy()
     columns: list[pl.Series] = []
     for view in views:
-        absent = [key for key in view.keys if key not in frame.columns]
-        if absent:
-            raise InvalidInput(f"view {view.name!r} is keyed by {absent[0]!r}; the rows have {', '.join(frame.columns)}")
-        columns += _windows(view, frame, at_us, rows_of(view)) if view.windows else _rows(view, frame, at_us, rows_of(view))
+        rows = rows_of(view)
+        queries = _queries(view, frame, rows)
+        columns += (_windows if view.windows else _rows)(view, queries, at_us, rows)
     return frame.hstack(columns)
+
+
+def _check(frame: pl.DataFrame, views: Sequence[View]) -> None:
+    seen = set(frame.columns)
+    for view in views:
+        if absent := [key for key in view.keys if key not in frame.columns]:
+            raise InvalidInput(
+                f"view {view.name!r} is keyed by {absent[0]!r}; the rows have {', '.join(frame.columns)}"
+            )
+        for column in view.ref.columns():
+            if column in seen:
+                raise InvalidInput(
+                    f"column {column!r} would be there twice: name a view once, and rename such a column"
+                )
+            seen.add(column)
+
+
+def _queries(view: View, frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """The keys of the frame in the types of the rows."""
+    keys = normal(frame.select(view.keys))
+    for key in view.keys:
+        if keys.schema[key] not in (rows.schema[key], pl.Null):
+            raise InvalidInput(
+                f"key {key!r} is {keys.schema[key]}, and source {view.source.name!r} has it as {rows.schema[key]}"
+            )
+    return keys.cast({key: rows.schema[key] for key in view.keys})
 
 
 def _windows(view: View, frame: pl.DataFrame, at_us: Ints, events: pl.DataFrame) -> list[pl.Series]:
@@ -41,9 +69,7 @@ def _windows(view: View, frame: pl.DataFrame, at_us: Ints, events: pl.DataFrame)
         for length in {w.window_us for w in view.windows}
     }
     values = {
-        name: events[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[found.order]
-        if events.height
-        else np.empty(0)
+        name: events[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[found.order] if events.height else np.empty(0)
         for name in view.value_columns()
     }
     computed = windows.columns(view.windows, values, bounds)
@@ -63,7 +89,9 @@ def _rows(view: View, frame: pl.DataFrame, at_us: Ints, rows: pl.DataFrame) -> l
     index = index.set(absent, None)
     return [
         (
-            pl.Series(age_us / US_PER_S).set(absent, None) if feature.column is None else rows[feature.name].gather(index)
+            pl.Series(age_us / US_PER_S).set(absent, None)
+            if feature.column is None
+            else rows[feature.name].gather(index)
         ).alias(f"{view.name}.{feature.name}")
         for feature in view.rows
     ]

@@ -13,14 +13,16 @@ Status = Literal["ok", "missing", "expired"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineRows:
-    """Features of n requests. `columns["view.field"]` and `status["view"]` have n entries; a value is None when it is null."""
+    """Features of n requests. `columns["view.field"]` and `status["view"]` have n entries; a value is None when it is
+    null."""
 
     columns: Mapping[str, Sequence[Any]]
     status: Mapping[str, Sequence[Status]]
 
 
 class FeatureReader(Protocol):
-    """Reads the features that a model pins. Cheap to call, safe in several processes beside one writer, never blocks on it."""
+    """Reads the features that a model pins. Cheap to call, safe in several processes beside one writer, never blocks
+    on it."""
 
     def read(self, refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]], at_us: Sequence[int]) -> OnlineRows:
         """Features as of `at_us[i]` (microseconds UTC) for the entity in position i of every key column."""

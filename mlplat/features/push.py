@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
 
@@ -18,6 +20,14 @@ from mlplat.clock import US_PER_S
 from mlplat.errors import BatchRefused, Problem
 from mlplat.features.definitions import Source
 from mlplat.features.tables import ID
+
+NO_COLUMN = "the table has no such column"
+INFINITE = "is infinite; a table has finite numbers and nulls"
+ISO_8601 = r"\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)"
+UNREADABLE = "cannot be read as ISO 8601 with a zone, as in 2013-09-01T10:00:00Z"
+OUTSIDE = "is outside the years 1 to 9999 in UTC"
+FIRST_US = -62_135_596_800_000_000
+LAST_US = 253_402_300_799_999_999
 
 Row = dict[str, Any]
 """A row in normal form: times are microseconds UTC, and `_id` is there."""
@@ -43,30 +53,33 @@ def normal_rows(source: Source, rows: Sequence[Mapping[str, Any]], schema: Mappi
 def _row(
     row: Mapping[str, Any], at: int, schema: Mapping[str, pl.DataType], required: set[str], problems: list[Problem]
 ) -> Row:
-    for name in row.keys() - schema.keys():
-        problems.append(Problem(field=name, message="the table has no such column", rows=(at,), count=1))
+    problems += [Problem(field=n, message=NO_COLUMN, rows=(at,), count=1) for n in row.keys() - schema.keys()]
     done: Row = {}
     for name, dtype in schema.items():
         value = row.get(name)
-        if value is None:
-            if name in required:
-                message = "is null" if name in row else "is missing"
-                problems.append(Problem(field=name, message=message, rows=(at,), count=1))
-            done[name] = None
-            continue
         try:
-            done[name] = _CONVERT[dtype](value)
-        except (TypeError, ValueError) as error:
+            done[name] = None if value is None else _converted(dtype, value)
+        except (TypeError, ValueError, OverflowError) as error:
             problems.append(Problem(field=name, message=str(error), rows=(at,), count=1))
+            continue
+        if done[name] is None and name in required:
+            message = "is null" if name in row else "is missing"
+            problems.append(Problem(field=name, message=message, rows=(at,), count=1))
     return done
 
 
+def _converted(dtype: pl.DataType, value: Any) -> Any:
+    return _CONVERT[dtype](value.item() if isinstance(value, np.generic) else value)
+
+
 def _float(value: Any) -> float | None:
-    if type(value) is float:
-        return None if math.isnan(value) else value
     if type(value) is int:
-        return float(value)
-    raise TypeError(f"is {value!r}, and the table has floats")
+        value = float(_int(value))
+    if type(value) is not float:
+        raise TypeError(f"is {value!r}, and the table has floats")
+    if math.isinf(value):
+        raise ValueError(INFINITE)
+    return None if math.isnan(value) else value
 
 
 def _int(value: Any) -> int:
@@ -76,9 +89,11 @@ def _int(value: Any) -> int:
 
 
 def _str(value: Any) -> str:
-    if type(value) is str:
-        return value
-    raise TypeError(f"is {value!r}, and the table has text")
+    if type(value) is not str:
+        raise TypeError(f"is {value!r}, and the table has text")
+    if not value.isascii():
+        value.encode()  # half of a surrogate pair is no text
+    return value
 
 
 def _bool(value: Any) -> bool:
@@ -87,17 +102,24 @@ def _bool(value: Any) -> bool:
     raise TypeError(f"is {value!r}, and the table has true or false")
 
 
-def _time(value: Any) -> int:
+def _time(value: Any) -> int | None:
     if isinstance(value, str):
+        if re.fullmatch(ISO_8601, value) is None:
+            raise ValueError(f"{value!r} {UNREADABLE}")
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError(f"{value!r} cannot be read as ISO 8601 with a zone, as in 2013-09-01T10:00:00Z") from None
+            raise ValueError(f"{value!r} {UNREADABLE}") from None
     if not isinstance(value, datetime):
         raise TypeError(f"is {value!r}, and the table has timestamps")
+    if value != value:
+        return None
     if value.tzinfo is None:
         raise ValueError(f"{value.isoformat()} has no time zone; say which, as in 2013-09-01T10:00:00Z")
-    return to_us(value)
+    us = to_us(value)
+    if not FIRST_US <= us <= LAST_US:
+        raise ValueError(OUTSIDE)
+    return us
 
 
 def to_us(value: datetime) -> int:
@@ -119,4 +141,4 @@ def to_frame(rows: Sequence[Row], schema: Mapping[str, pl.DataType]) -> pl.DataF
     """Rows in normal form as a table in normal form."""
     physical = {name: pl.Int64() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
     frame = pl.DataFrame(rows, schema={**physical, ID: pl.Int64()}, strict=True)
-    return frame.cast({name: dtype for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)})  # type: ignore[arg-type]
+    return frame.cast({name: dtype for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)})

@@ -46,7 +46,7 @@ class _RowPlan:
         if self.view.ttl_us is not None and at_us - time_us > self.view.ttl_us:
             return self.absent(), "expired"
         row = self._codec.decode(blob, ROW_BODY)
-        age_s = (at_us - time_us) / US_PER_S
+        age_s = float(at_us - time_us) / US_PER_S  # first a float, as numpy does offline
         return [age_s if slot is None else row[slot] for slot in self._slots], "ok"
 
     def absent(self) -> list[Any]:
@@ -62,7 +62,7 @@ class _WindowPlan:
     def values(self, blob: bytes, at_us: int) -> Found:
         events = Events.decode(blob, len(self._columns))
         if at_us - self.view.span_us < events.since_us:
-            return self.absent(), "missing"
+            return [None] * len(self.view.windows), "missing"  # the store no longer has the whole window
         times = events.times
         lows = times.searchsorted(at_us - self._lengths, side="left")
         hi = times.searchsorted([at_us], side="left")
@@ -77,7 +77,7 @@ class _WindowPlan:
 
 def _plain(value: Any) -> int | float | None:
     plain: int | float = value.item()
-    return None if plain != plain else plain  # noqa: PLR0124 - NaN is the null of a window
+    return None if plain != plain else plain
 
 
 class OnlineFeatures:
@@ -119,5 +119,5 @@ class OnlineFeatures:
 
 
 def open_reader(home: Path) -> FeatureReader:
-    """A reader for another process than the one that writes."""
-    return OnlineFeatures(LmdbStore(home / "online", readonly=True), Registry(home / "features"))
+    """A reader of a home, in any process of the machine. It writes nothing."""
+    return OnlineFeatures(LmdbStore(home / "online"), Registry(home / "features"))

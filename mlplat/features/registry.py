@@ -1,7 +1,9 @@
-"""The register of sources and view versions: one immutable JSON file each, so that any process of the machine can read it."""
+"""The register of sources and view versions: one immutable JSON file each, so that any process of the machine can
+read it."""
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from collections.abc import Mapping
@@ -43,17 +45,23 @@ class Registry:
 
     def put_source(self, source: Source) -> None:
         """Refused if another source has the name."""
-        path = self._root / "sources" / f"{source.name}.json"
         with locked(self._root / "lock"):
-            if path.exists():
-                known = orjson.loads(path.read_bytes())
-                if known != source.to_json():
-                    raise Refused(
-                        f"source {source.name!r} is registered as {_spell(known)}, and this one is {_spell(source.to_json())}. "
-                        "Give the new one another name."
-                    )
-                return
-            write_atomically(path, orjson.dumps(source.to_json(), option=orjson.OPT_INDENT_2))
+            if not self.has_source(source):
+                path = self._root / "sources" / f"{source.name}.json"
+                write_atomically(path, orjson.dumps(source.to_json(), option=orjson.OPT_INDENT_2))
+
+    def has_source(self, source: Source) -> bool:
+        """Refused if another source has the name."""
+        path = self._root / "sources" / f"{source.name}.json"
+        if not path.exists():
+            return False
+        known = orjson.loads(path.read_bytes())
+        if known != source.to_json():
+            raise Refused(
+                f"source {source.name!r} is registered as {_spell(known)}, and this one is "
+                f"{_spell(source.to_json())}. Give the new one another name."
+            )
+        return True
 
     def sources(self) -> list[str]:
         return sorted(path.stem for path in (self._root / "sources").glob("*.json"))
@@ -72,16 +80,16 @@ class Registry:
             if history and history[-1].version == view.version:
                 return False
             value = {"version": view.version, "applied_at_us": now_us, "view": view.to_json()}
-            name = f"{len(history) + 1:06d}-{view.version}.json"
-            write_atomically(self._root / "views" / view.name / name, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+            name = f"{view.name}.{len(history) + 1:06d}.{view.version}.json"
+            write_atomically(self._root / "views" / name, orjson.dumps(value, option=orjson.OPT_INDENT_2))
         return True
 
     def views(self) -> list[str]:
-        return sorted(path.name for path in (self._root / "views").glob("*") if path.is_dir())
+        return sorted({path.name.split(".")[0] for path in (self._root / "views").glob("*.json")})
 
     def history(self, name: str) -> list[ViewVersion]:
         """Oldest first; empty if the name is unknown."""
-        return [_read(path) for path in sorted((self._root / "views" / name).glob("*.json"))]
+        return [_read(path) for path in sorted((self._root / "views").glob(f"{glob.escape(name)}.*.json"))]
 
     def view(self, name: str, version: str | None = None) -> View:
         """The current version, or the one asked for. `NotFound` with the near names."""
@@ -100,9 +108,12 @@ class Registry:
         latest = [self.view(name) for name in self.views()]
         return [view for view in latest if view.source.name == source]
 
-    def stamp(self) -> tuple[int, ...]:
+    def stamp(self) -> frozenset[str]:
         """Changes whenever a view is applied: what a cache of `current` compares."""
-        return tuple(sorted(path.stat().st_mtime_ns for path in (self._root / "views").glob("*")))
+        try:
+            return frozenset(os.listdir(self._root / "views"))
+        except FileNotFoundError:
+            return frozenset()
 
 
 def _read(path: Path) -> ViewVersion:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput, unknown
+from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
 from mlplat.features.definitions import Source, View
-from mlplat.features.ingestion import Ingested, Ingestion, Pool
+from mlplat.features.ingestion import Ingested, Ingestion
 from mlplat.features.lmdb_store import LmdbStore
 from mlplat.features.offline import empty_rows, join
 from mlplat.features.push import to_us
 from mlplat.features.reader import OnlineFeatures, open_reader
 from mlplat.features.registry import Registry, ViewVersion
 from mlplat.features.training_set import TrainingSet
+from mlplat.features.transform import POLARS_TYPES
+from mlplat.features.view_rows import Pool, ViewRows
 from mlplat.model.signature import FeatureRef
 
 FLUSH_S = 5.0
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["FeatureStore", "open_reader"]
 
@@ -37,26 +42,34 @@ class FeatureStore:
         self._clock = clock
         self._registry = Registry(home / "features")
         self._store = LmdbStore(home / "online")
-        self._ingestion = Ingestion(home, self._registry, self._store, pool)
+        self._rows = ViewRows(home, pool)
+        self._ingestion = Ingestion(home, self._registry, self._store, self._rows)
         self._reader = OnlineFeatures(self._store, self._registry)
         self._stopped = threading.Event()
+        self._starting = threading.Lock()
         self._flusher: threading.Thread | None = None
 
     def apply(self, *views: View) -> list[ViewVersion]:
         """Make these definitions the current versions, and bring the online store up to date with them.
 
-        The same definition again changes nothing. A transform is checked for parity on the data that is there, or on the first
-        that comes. Raises `ParityError`, `UserCodeError`, or `InvalidInput` for a column that the source has not.
+        The same definition again changes nothing. A transform is checked for parity on the data that is there, or on
+        the first that comes. Raises `ParityError`, `UserCodeError`, or `InvalidInput` for a column that the source
+        has not.
         """
         for view in views:
             if not isinstance(view, View):
-                raise InvalidInput(f"apply takes views, and got {type(view).__name__}; declare one with @F.view(source)")
+                raise InvalidInput(
+                    f"apply takes views, and got {type(view).__name__}; declare one with @F.view(source)"
+                )
         for view in views:
             self._registry.put_source(view.source)
-            self._ingestion.use(view)
+            self._rows.use(view)
             self._ingestion.flush()
             self._ingestion.catch_up_view(view)
-            self._registry.put_view(view, now_us=self._clock.now_us())
+            if self._registry.put_view(view, now_us=self._clock.now_us()):
+                # What was pushed before the pushing process could see the view.
+                self._ingestion.flush()
+                self._ingestion.catch_up_view(view)
         return [self._registry.history(view.name)[-1] for view in views]
 
     def ingest(self, source: Source, data: Any, *, batch_id: str | None = None) -> Ingested:
@@ -79,7 +92,8 @@ class FeatureStore:
         self._ingestion.flush()
 
     def join(self, frame: Any, views: Sequence[View | FeatureRef | str], *, time: str) -> pl.DataFrame:
-        """The rows of `frame`, in their order, with `view.feature` columns as they were known at `time` (with a time zone).
+        """The rows of `frame`, in their order, with `view.feature` columns as they were known at `time` (with a time
+        zone).
 
         A view may be given by its pinned version, as a model has it, or by name for the current one.
         """
@@ -99,13 +113,13 @@ class FeatureStore:
     ) -> TrainingSet:
         """Labels with the features known at each label's time, stored under the home and pinned to exact versions.
 
-        `request` names the columns that a caller of the model will send as inputs; the default is every column that is no key,
-        label or time. A key is an input only if it is named here.
+        `request` names the columns that a caller of the model will send as inputs; the default is every column that
+        is no key, label or time. A key is an input only if it is named here.
         """
         pinned = [self._resolve(view) for view in views]
-        rows = labelled.checked(labelled.with_time(labelled.to_polars(labels), time), label, time)
+        rows = labelled.checked(name, labelled.with_time(labelled.to_polars(labels), time), label, time)
         joined = self.join(rows, pinned, time=time)
-        sources = {view.source.name: self._ingestion.table(view.source).version() for view in pinned}
+        sources = {view.source.name: self._rows.source_table(view.source).version() for view in pinned}
         return labelled.write(
             self._home / "training_sets" / name,
             joined,
@@ -113,19 +127,31 @@ class FeatureStore:
             sources,
         )
 
-    def online(
-        self, view: View | str, keys: Mapping[str, Sequence[Any]], *, at: datetime | None = None
-    ) -> pa.Table:
-        """Features of many entities now, or at `at`: the keys, the features, and `status` (ok, missing or expired) per row."""
+    def online(self, view: View | str, keys: Mapping[str, Sequence[Any]], *, at: datetime | None = None) -> pa.Table:
+        """Features of many entities now, or at `at`: the keys, the features, and `status` (ok, missing or expired)
+        per row."""
         ref = self._resolve(view).ref
-        absent = [key for key in ref.keys if key not in keys]
-        if absent:
-            raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {absent[0]!r} is not given")
-        count = len(keys[ref.keys[0]])
+        entities = {key: _values(key, keys, ref) for key in ref.keys}
+        lengths = {len(values) for values in entities.values()}
+        if len(lengths) > 1:
+            raise InvalidInput(f"the keys of view {ref.view!r} differ in length: {sorted(lengths)}")
         at_us = self._clock.now_us() if at is None else _aware_us(at)
-        found = self._reader.read([ref], keys, [at_us] * count)
-        values = {f.name: found.columns[column] for f, column in zip(ref.fields, ref.columns(), strict=True)}
-        return pa.table({**{key: list(keys[key]) for key in ref.keys}, **values, "status": found.status[ref.view]})
+        found = self._reader.read([ref], entities, [at_us] * lengths.pop())
+        features = [
+            pl.Series(f.name, found.columns[column], dtype=POLARS_TYPES[f.dtype])
+            for f, column in zip(ref.fields, ref.columns(), strict=True)
+        ]
+        keyed = [pl.Series(key, values) for key, values in entities.items()]
+        status = pl.Series("status", found.status[ref.view], dtype=pl.String)
+        return pl.DataFrame([*keyed, *features, status]).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+    def newest(self, source: Source) -> datetime | None:
+        """The newest event time of a source; None while it has no events."""
+        self._ingestion.flush()
+        rows = self._rows.source_table(source).read([source.time])
+        newest = rows[source.time].max() if rows.height else None
+        assert newest is None or isinstance(newest, datetime)
+        return newest
 
     def view(self, name: str, version: str | None = None) -> View:
         """A registered definition: the current one, or the version asked for."""
@@ -152,23 +178,39 @@ class FeatureStore:
 
     def _resolve(self, view: View | FeatureRef | str) -> View:
         if isinstance(view, View):
-            return self._registry.view(view.name, view.version)
+            known = self._registry.view(view.name, view.version)
+            if view.transform is not None:
+                self._rows.use(view)
+            return known
         if isinstance(view, FeatureRef):
             return self._registry.view(view.view, view.version)
         return self._registry.view(view)
 
     def _rows_of(self, view: View, frame: pl.DataFrame) -> pl.DataFrame:
-        rows = self._ingestion.rows_of(view)
+        rows = self._rows.of(view)
         return rows if rows.width else empty_rows(view, {key: frame.schema[key] for key in view.keys})
 
     def _start_flusher(self) -> None:
-        if self._flusher is None:
-            self._flusher = threading.Thread(target=self._flush_often, name="mlplat-flush", daemon=True)
-            self._flusher.start()
+        with self._starting:
+            if self._flusher is None:
+                self._flusher = threading.Thread(target=self._flush_often, name="mlplat-flush", daemon=True)
+                self._flusher.start()
 
     def _flush_often(self) -> None:
         while not self._stopped.wait(FLUSH_S):
-            self._ingestion.flush()
+            try:
+                self._ingestion.flush()
+            except MlplatError as error:
+                # The events are safe in the log; the next round, or the next offline read, tries again.
+                _LOG.warning("pushed events could not be brought into their tables yet: %s", error)
+
+
+def _values(key: str, keys: Mapping[str, Sequence[Any]], ref: FeatureRef) -> list[Any]:
+    if key not in keys:
+        raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
+    if isinstance(keys[key], str):
+        raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{keys[key]!r}]}}")
+    return [value.item() if isinstance(value, np.generic) else value for value in keys[key]]
 
 
 def _aware_us(at: datetime) -> int:

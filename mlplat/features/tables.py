@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mlplat.errors import Unavailable
 
@@ -71,8 +71,10 @@ class EventTable:
                 mode="append",
                 commit_properties=CommitProperties(app_transactions=[Transaction(app_id=app, version=number)]),
             )
-        except OSError as error:
-            raise Unavailable(f"table {self.path.name!r} at {self.path} cannot be written and is unchanged: {error}") from None
+        except (OSError, DeltaError) as error:
+            raise Unavailable(
+                f"table {self.path.name!r} at {self.path} cannot be written and is unchanged: {error}"
+            ) from None
         return version
 
     def read(self, columns: list[str] | None = None, *, after_batch: int = -1) -> pl.DataFrame:
@@ -86,7 +88,8 @@ class EventTable:
         return frame
 
     def new_rows(self, rows: pl.DataFrame, time: str) -> pl.DataFrame:
-        """`rows` without those that the table has already and without repeats among themselves; the first of each stays."""
+        """`rows` without those that the table has already and without repeats among themselves; the first of each
+        stays."""
         fresh = rows.unique(subset=[time, ID], keep="first", maintain_order=True)
         table = self._open()
         if table is None or fresh.is_empty():

@@ -1,7 +1,9 @@
-"""Running a view's transform on rows, with its declared output enforced. The same function serves the pool and the push path."""
+"""Running a view's transform on rows, with its declared output enforced. The same function serves the pool and the
+push path."""
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +26,8 @@ POLARS_TYPES: dict[DType, pl.DataType] = {
     "timestamp": pl.Datetime("us", "UTC"),
 }
 PARITY_ROWS = 256
+# Code that is no user's: this file, the standard library, and what is installed.
+_NOT_THEIRS = (__file__, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<frozen")
 CHUNKS = (1, 2, 7, 50)
 
 
@@ -47,19 +51,17 @@ def instance(view: View) -> Transform | None:
         )
     try:
         made: Transform = view.transform()
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+    except Exception as error:
         raise _user_error(view, "__init__", error) from error
     return made
 
 
 def make_rows(view: View, transform: Transform | None, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the source as rows of the view: its keys, the event time, `_id` and the stored features, in their types."""
+    """Rows of the source as rows of the view: its keys, the event time, `_id` and the stored features, in their
+    types."""
     identity = [*view.keys, view.source.time, ID]
     given = rows.drop(BATCH, strict=False)
-    if transform is None:
-        made = _columns_of(view, given)
-    else:
-        made = _enforced(view, _call(view, transform, given.drop(ID)), given)
+    made = _columns_of(view, given) if transform is None else _made(view, transform, given)
     return given.select(identity).hstack(made.get_columns())
 
 
@@ -72,31 +74,54 @@ def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     return _cast(view, rows.select(pl.col(str(f.column)).alias(f.name) for f in stored(view)))
 
 
-def _call(view: View, transform: Transform, rows: pl.DataFrame) -> Any:
+def _made(view: View, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
+    given = rows.drop(ID)
     try:
-        return transform(rows)
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises
-        first = rows.head(1).to_dicts()
-        raise _user_error(view, "__call__", error, f" It was given {rows.height} rows, the first being {first}.") from error
+        made = transform(given)
+    except Exception as error:
+        where = f" It was given {given.height} rows, the first being {given.head(1).to_dicts()}."
+        raise _user_error(view, "__call__", error, where) from error
+    return _enforced(view, made, rows)
 
 
 def _enforced(view: View, made: Any, rows: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(made, pl.DataFrame):
         raise UserCodeError(f"view {view.name!r} returned {type(made).__name__}; return a polars DataFrame")
     if made.height != rows.height:
-        raise UserCodeError(f"view {view.name!r} was given {rows.height} rows and returned {made.height}; return one for each, in order")
+        raise UserCodeError(
+            f"view {view.name!r} was given {rows.height} rows and returned {made.height}; return one for each, in order"
+        )
     absent = [f.name for f in stored(view) if f.name not in made.columns]
     if absent:
-        raise UserCodeError(f"view {view.name!r} did not return {', '.join(map(repr, absent))}; it returned {', '.join(made.columns)}")
+        raise UserCodeError(
+            f"view {view.name!r} did not return {', '.join(map(repr, absent))}; it returned {', '.join(made.columns)}"
+        )
     result = _cast(view, made.select(f.name for f in stored(view)))
     for feature in stored(view):
         _check_bounds(view, feature, result[feature.name], rows)
     return result
 
 
+def fits(given: pl.DataType, wanted: pl.DataType) -> bool:
+    """Whether every value of a type has one of another: nothing is rounded or parsed on the way."""
+    if wanted == pl.Float64:
+        return given.is_numeric() or given == pl.Null
+    if wanted == pl.Int64:
+        return given.is_integer() or given == pl.Null
+    if wanted == pl.String:
+        return given in (pl.String, pl.Categorical, pl.Enum, pl.Null)
+    return given in (wanted, pl.Null)
+
+
 def _cast(view: View, frame: pl.DataFrame) -> pl.DataFrame:
+    wanted = {f.name: POLARS_TYPES[f.dtype] for f in stored(view)}
+    for name, dtype in wanted.items():
+        if not fits(frame.schema[name], dtype):
+            raise UserCodeError(
+                f"view {view.name!r}, feature {name!r}: it is declared {dtype} and came as {frame.schema[name]}; cast it"
+            )
     try:
-        made = frame.cast({f.name: POLARS_TYPES[f.dtype] for f in stored(view)})
+        made = frame.cast(pl.Schema(wanted))
     except pl.exceptions.PolarsError as error:
         raise UserCodeError(f"view {view.name!r}: a feature is not of its declared type: {error}") from None
     return made.with_columns(pl.col(pl.Float64).fill_nan(None))
@@ -109,12 +134,14 @@ def _check_bounds(view: View, feature: RowFeature, values: pl.Series, rows: pl.D
     ):
         if bad is not None and (at := bad.fill_null(value=False).arg_max()) is not None and bad[at]:
             raise UserCodeError(
-                f"view {view.name!r}, feature {feature.name!r}: {values[at]} is not {sign} {bound}, for the row {rows.row(at, named=True)}"
+                f"view {view.name!r}, feature {feature.name!r}: {values[at]} is not {sign} {bound}, "
+                f"for the row {rows.row(at, named=True)}"
             )
 
 
 def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
-    """Whole batch = row by row = chunks, bit for bit, on a sample. Raises `ParityError` with the first differing row."""
+    """Whole batch = row by row = chunks, bit for bit, on a sample. Raises `ParityError` with the first differing
+    row."""
     sample = rows.head(PARITY_ROWS)
     names = [f.name for f in stored(view)]
     codec = row_codec(view)
@@ -124,16 +151,16 @@ def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
         chunked = pl.concat(pieces).select(names).rows() if pieces else []
         for at, (one, other) in enumerate(zip(whole, chunked, strict=True)):
             if codec.encode(one) != codec.encode(other):
+                one_row, other_row = dict(zip(names, one, strict=True)), dict(zip(names, other, strict=True))
                 raise ParityError(
-                    f"view {view.name!r} depends on how its rows are batched. Row {at} of the sample, {sample.row(at, named=True)}, gives "
-                    f"{dict(zip(names, one, strict=True))} in a batch of {sample.height} and {dict(zip(names, other, strict=True))} in "
+                    f"view {view.name!r} depends on how its rows are batched. Row {at} of the sample, "
+                    f"{sample.row(at, named=True)}, gives {one_row} in a batch of {sample.height} and {other_row} in "
                     f"batches of {size}. A feature may depend on its own row alone; across rows use windows."
                 )
 
 
 def _user_error(view: View, method: str, error: Exception, given: str = "") -> UserCodeError:
     frames = traceback.extract_tb(error.__traceback__)
-    here = __file__
-    mine = next((f for f in reversed(frames) if f.filename != here and "/site-packages/" not in f.filename), frames[-1])
+    mine = next((f for f in reversed(frames) if not f.filename.startswith(_NOT_THEIRS)), frames[-1])
     where = f"{mine.filename}:{mine.lineno}"
     return UserCodeError(f"view {view.name!r}: {method} raised {type(error).__name__}: {error} at {where}.{given}")

@@ -1,14 +1,16 @@
 """Window aggregates, exact on every path.
 
-A sum is the correctly rounded sum of its values, and a mean that sum over their number, rounded once: neither depends on the
-order of the events, on how they were batched, or on whether they come from a table or from the online store. So both paths
-give the same bits by definition, and not because they run in the same order.
+A sum is the correctly rounded sum of its values, and a mean that sum over their number, rounded once: neither depends
+on the order of the events, on how they were batched, or on whether they come from a table or from the online store.
+So both paths give the same bits by definition, and not because they run in the same order. A zero is 0.0, never -0.0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,83 +22,111 @@ Ints = npt.NDArray[np.int64]
 
 # Below this, integers held in float64 add without rounding, in any order.
 EXACT = 2.0**53
+# From here on a float rounds to infinity.
+_LIMIT = Fraction(2) ** 1024 - Fraction(2) ** 970
 
 
-def aggregate(feature: WindowFeature, values: Floats | None, lo: Ints, hi: Ints) -> npt.NDArray[np.float64 | np.int64]:
-    """The feature over events [lo[i], hi[i]) of one column. Null is NaN, in and out; a count is int64.
+class Column:
+    """The values of a column that are there: null ones take no part. What its features share is computed once."""
 
-    `values` are in order of time within an entity; it is None for a count of events.
-    """
-    if values is None:
-        return np.maximum(hi - lo, 0)
-    present = ~np.isnan(values)
-    # Positions among the values that are there: null ones take no part in anything below.
-    index = np.concatenate(([0], np.cumsum(present)))
-    return _REDUCE[feature.aggregate](values[present], index[lo], np.maximum(index[hi], index[lo]))
+    def __init__(self, values: Floats) -> None:
+        """`values` are in order of time within an entity; null is NaN."""
+        present = ~np.isnan(values)
+        self.values: Floats = values[present]
+        self._before = np.zeros(len(values) + 1, dtype=np.int64)
+        present.cumsum(out=self._before[1:])
+
+    def bounds(self, lo: Ints, hi: Ints) -> tuple[Ints, Ints]:
+        """Events [lo, hi) as positions among the values."""
+        first, end = self._before[lo], self._before[hi]
+        return first, np.maximum(end, first)
+
+    @cached_property
+    def prefix(self) -> Floats | None:
+        """The sums of the first n values, if they are whole numbers so small that no sum of any of them rounds."""
+        with np.errstate(over="ignore"):
+            exact = (self.values == np.rint(self.values)).all() and np.abs(self.values).sum() < EXACT
+        return np.concatenate(([0.0], self.values.cumsum())) if exact else None
 
 
 def columns(
     features: Sequence[WindowFeature], events: Mapping[str, Floats], bounds: Mapping[int, tuple[Ints, Ints]]
-) -> dict[str, npt.NDArray[np.float64 | np.int64]]:
+) -> dict[str, Floats | Ints]:
     """Every feature by name; `bounds` are lo and hi by window length."""
-    return {
-        f.name: aggregate(f, None if f.column is None else events[f.column], *bounds[f.window_us]) for f in features
-    }
+    held = {name: Column(values) for name, values in events.items()}
+    return {f.name: aggregate(f, None if f.column is None else held[f.column], *bounds[f.window_us]) for f in features}
 
 
-def _count(values: Floats, lo: Ints, hi: Ints) -> Ints:
+def aggregate(feature: WindowFeature, column: Column | None, lo: Ints, hi: Ints) -> Floats | Ints:
+    """The feature over events [lo[i], hi[i]). Null is NaN; a count is int64. The column is None for a count of
+    events."""
+    if column is None:
+        counts: Ints = np.maximum(hi - lo, 0)
+        return counts
+    return _REDUCE[feature.aggregate](column, *column.bounds(lo, hi))
+
+
+def _count(column: Column, lo: Ints, hi: Ints) -> Ints:
     return hi - lo
 
 
-def _sum(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    result = _exact_sum(values, lo, hi) if _is_exact(values) else _slow_sum(values, lo, hi)
-    return np.where(hi > lo, result, np.nan)
+def _sum(column: Column, lo: Ints, hi: Ints) -> Floats:
+    prefix = column.prefix
+    result = _slow_sum(column.values, lo, hi) if prefix is None else prefix[hi] - prefix[lo]
+    # Adding 0.0 makes one zero of two: which of -0.0 and 0.0 a sum gives must not depend on the path.
+    return np.where(hi > lo, result + 0.0, np.nan)
 
 
-def _mean(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _sum(values, lo, hi) / (hi - lo)
-
-
-def _min(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    return _reduce(np.minimum, values, lo, hi)
-
-
-def _max(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    return _reduce(np.maximum, values, lo, hi)
-
-
-def _last(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    result = np.full(len(lo), np.nan)
-    some = hi > lo
-    result[some] = values[hi[some] - 1]
+def _mean(column: Column, lo: Ints, hi: Ints) -> Floats:
+    result: Floats = _sum(column, lo, hi) / np.maximum(hi - lo, 1)
     return result
 
 
-_REDUCE = {"count": _count, "sum": _sum, "mean": _mean, "min": _min, "max": _max, "last": _last}
+def _min(column: Column, lo: Ints, hi: Ints) -> Floats:
+    return _reduce(np.minimum, column.values, lo, hi)
 
 
-def _is_exact(values: Floats) -> bool:
-    """Whole numbers so small that no sum of any of them rounds."""
-    return bool(np.all(values == np.rint(values)) and np.abs(values).sum() < EXACT)
+def _max(column: Column, lo: Ints, hi: Ints) -> Floats:
+    return _reduce(np.maximum, column.values, lo, hi)
 
 
-def _exact_sum(values: Floats, lo: Ints, hi: Ints) -> Floats:
-    total = np.concatenate(([0.0], np.cumsum(values)))
-    difference: Floats = total[hi] - total[lo]
-    return difference
+def _last(column: Column, lo: Ints, hi: Ints) -> Floats:
+    result = np.full(len(lo), np.nan)
+    some = hi > lo
+    result[some] = column.values[hi[some] - 1]
+    return result
+
+
+_REDUCE: Mapping[str, Callable[[Column, Ints, Ints], Floats | Ints]] = {
+    "count": _count,
+    "sum": _sum,
+    "mean": _mean,
+    "min": _min,
+    "max": _max,
+    "last": _last,
+}
 
 
 def _slow_sum(values: Floats, lo: Ints, hi: Ints) -> Floats:
     listed = values.tolist()
-    return np.array([math.fsum(listed[a:b]) for a, b in zip(lo.tolist(), hi.tolist(), strict=True)], dtype=np.float64)
+    return np.array([_rounded(listed[a:b]) for a, b in zip(lo.tolist(), hi.tolist(), strict=True)], dtype=np.float64)
+
+
+def _rounded(values: list[float]) -> float:
+    """The sum of finite numbers, rounded once; infinite if it is beyond the largest float."""
+    try:
+        return math.fsum(values)
+    except OverflowError:  # of an intermediate sum: it depends on the order, and the exact sum does not
+        exact = sum(map(Fraction, values), Fraction(0))
+        return float(exact) if abs(exact) < _LIMIT else math.inf if exact > 0 else -math.inf
 
 
 def _reduce(ufunc: np.ufunc, values: Floats, lo: Ints, hi: Ints) -> Floats:
     result = np.full(len(lo), np.nan)
     some = hi > lo
     if some.any():
-        # reduceat reduces from each index to the next: every second stretch is a window. The pad makes the last end legal.
+        # reduceat reduces from each index to the next: every second stretch is a window. The pad makes the last end
+        # legal, and + 0.0 makes one zero of two.
         pairs = np.column_stack((lo[some], hi[some])).ravel()
-        result[some] = ufunc.reduceat(np.append(values, 0.0), pairs)[::2]
+        result[some] = ufunc.reduceat(np.append(values, 0.0), pairs)[::2] + 0.0
     return result

@@ -35,7 +35,9 @@ def test_no_flight_lands_before_it_left(flights: data.Flights) -> None:
 
 def test_no_flight_finds_its_own_events_among_what_is_known_at_its_scheduled_departure(flights: data.Flights) -> None:
     for events, time in ((flights.departures, "departed_at"), (flights.arrivals, "landed_at")):
-        known = events.join(flights.schedule, on="flight_id").select((pl.col("scheduled_at") - pl.col(time)).alias("ahead"))
+        known = events.join(flights.schedule, on="flight_id").select(
+            (pl.col("scheduled_at") - pl.col(time)).alias("ahead")
+        )
         # Windows end before the question, and `departed_at` is never earlier than it.
         assert known["ahead"].max() <= timedelta(0)
     landed = flights.arrivals.join(flights.schedule, on="flight_id")
@@ -50,7 +52,11 @@ def test_departures_are_known_when_the_flight_left(flights: data.Flights) -> Non
 
 
 def test_events_have_ids_of_their_own(flights: data.Flights) -> None:
-    for events, name in ((flights.departures, "flight_id"), (flights.arrivals, "flight_id"), (flights.weather, "weather_id")):
+    for events, name in (
+        (flights.departures, "flight_id"),
+        (flights.arrivals, "flight_id"),
+        (flights.weather, "weather_id"),
+    ):
         assert events[name].n_unique() == events.height
     assert flights.weather.height == 26_115
 

@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def job(home: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", "-m", "examples.flights", "--quick", "--compute", "cpu:0", "--home", str(home), *more]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "examples.flights",
+        "--quick",
+        "--compute",
+        "cpu:0",
+        "--home",
+        str(home),
+        *more,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

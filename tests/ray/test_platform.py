@@ -1,0 +1,38 @@
+"""The platform on a cluster: demands that can never be met, and serving that starts and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mlplat
+from mlplat.errors import InvalidInput, Refused
+from mlplat.model import mlp
+from mlplat.testing.learnable import learnable
+from mlplat.train import TrainSettings
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[mlplat.Platform]:
+    with mlplat.connect(tmp_path / "home") as platform:
+        yield platform
+
+
+@pytest.mark.parametrize("compute", ["cpu:16", "gpu:1"])
+def test_a_demand_that_the_cluster_can_never_hold_is_refused_at_once(
+    platform: mlplat.Platform, tmp_path: Path, compute: str
+) -> None:
+    data = learnable(tmp_path / "data", rows=300)
+    with pytest.raises(Refused, match="can never run here") as caught:
+        platform.train(mlp((4,)), data, compute=compute, settings=TrainSettings(epochs=1, holdout_s=3600))
+    assert compute in str(caught.value)
+    assert platform.metadata.names() == []
+
+
+def test_a_demand_that_is_no_demand_is_answered_with_examples(platform: mlplat.Platform, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match='"gpu:1"'):
+        platform.train(mlp((4,)), learnable(tmp_path / "data", rows=300), compute="8 gpus")
