@@ -88,7 +88,11 @@ class Platform:
     def metadata_url(self) -> str:
         """What `mlflow ui --backend-store-uri` takes. It may hold a password: do not print that of a server."""
         url = self._settings.metadata
-        return f"sqlite:///{self.home / 'metadata.db'}" if url is None else url.get_secret_value()
+        return f"sqlite:///{self._database}" if url is None else url.get_secret_value()
+
+    @property
+    def _database(self) -> Path:
+        return self.home / "metadata.db"
 
     def train(
         self,
@@ -218,17 +222,19 @@ class Platform:
         from mlplat._ray.look import look
         from mlplat.serve.endpoint import alive
 
+        # A look makes no database, which takes seconds.
+        recorded = self._settings.metadata is not None or self._database.exists()
         return {
             "home": str(self.home),
             "format": home_format(self.home),
             "views": {name: self.features.history(name)[-1].version for name in self.features.views()},
-            "models": [self._model_status(name) for name in self.metadata.names()],
+            "models": [self._model_status(name) for name in self.metadata.names()] if recorded else [],
             "endpoints": [
                 {"name": e.name, "url": e.url, "version": e.version, "alive": alive(e.url)}
                 for e in state.read(self.home).values()
             ],
             "cluster": look(self.home),
-            "decisions": [_decision(entry) for entry in self.metadata.decisions()[-DECISIONS_SHOWN:]],
+            "decisions": [_decision(e) for e in self.metadata.decisions()[-DECISIONS_SHOWN:]] if recorded else [],
         }
 
     @property

@@ -79,7 +79,7 @@ def train(platform: mlplat.Platform, training: mlplat.TrainingSet, args: Namespa
         gold = platform.gold(NAME)
     except mlplat.errors.MlplatError:
         settings = TrainSettings(
-            epochs=5, learning_rate=2e-3, batch_size=1024, holdout_s=holdout.total_seconds(), seed=args.seed
+            epochs=6, learning_rate=1e-3, batch_size=1024, holdout_s=holdout.total_seconds(), seed=args.seed
         )
         model = platform.train(mlp((128, 64), dropout=0.1), training, compute=args.compute, settings=settings)
         promotion = platform.promote(model, to=NAME)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import polars as pl
 import pyarrow as pa
 import ray
-import ray.data
 import ray.exceptions
 
 from mlplat.errors import Unavailable, UserCodeError
@@ -45,17 +42,27 @@ class _Worker:
 def transform_on_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     """`make_rows` of all rows. An error of the user's code comes out as it was raised in the actor.
 
-    No runtime environment: with one (say POLARS_MAX_THREADS) no waiting worker process fits, and new ones take 4 s to
-    start.
+    The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told.
     """
+    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    try:
+        frame = _frame(ray.get(ray.remote(num_cpus=0)(_pipeline).remote(view, table)))
+    except ray.exceptions.RayError as error:
+        raise Unavailable(f"the actor pool of view {view.name!r} failed: {str(error).splitlines()[-1]}") from error
+    if _ERROR in frame.columns:
+        raise UserCodeError(frame[_ERROR].drop_nulls()[0])
+    return frame
+
+
+def _pipeline(view: View, table: pa.Table) -> pa.Table:
+    """No runtime environment for the actors: with one (say POLARS_MAX_THREADS) no waiting worker process fits, and new
+    ones take 4 s to start."""
+    import ray.data
+
     smallest, largest = view.actors
-    context = _context()
+    context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    blocks = [
-        rows.slice(i, BLOCK_ROWS).to_arrow(compat_level=pl.CompatLevel.oldest())
-        for i in range(0, rows.height, BLOCK_ROWS)
-    ]
+    blocks = [table.slice(i, BLOCK_ROWS) for i in range(0, table.num_rows, BLOCK_ROWS)]
     made = ray.data.from_arrow(blocks).map_batches(
         _Worker,
         fn_constructor_args=(view,),
@@ -64,23 +71,11 @@ def transform_on_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
         compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
         num_cpus=1,
     )
-    try:
-        tables = [pa.table(ray.get(ref)) for ref in made.to_arrow_refs()]
-    except ray.exceptions.RayError as error:
-        raise Unavailable(f"the actor pool of view {view.name!r} failed: {str(error).splitlines()[-1]}") from error
-    frame = pl.concat([_frame(table) for table in tables], how="diagonal")
-    if _ERROR in frame.columns:
-        raise UserCodeError(frame[_ERROR].drop_nulls()[0])
-    return frame
+    tables = [pa.table(ray.get(ref)) for ref in made.to_arrow_refs()]
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
-
-
-def _context() -> ray.data.DataContext:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of its own default, when Ray makes it first
-        return ray.data.DataContext.get_current()
