@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from mlplat._ray.session import Session
 from mlplat.config import environment
+
+# The same examples at every run, and no stop-watch: a machine may be slow.
+settings.register_profile("mlplat", derandomize=True, deadline=None)
+settings.load_profile("mlplat")
 
 # The tests train on `cpu:2`, and actors of a feature pool want cores beside it while an endpoint (which asks for none
 # on a cluster of our own) answers: with 4 logical cores all start at once. They are logical: any machine will do.

@@ -95,7 +95,7 @@ def expected(view: View, events: list[Event], rows: list[tuple[Any, Any, int]]) 
             made[f"{view.name}.{w.name}"].append(window_value(w, events, (shop, item), at))
         row = newest_row(events, (shop, item), at, view.ttl_us)
         for f in view.rows:
-            age = None if row is None else (at - row.time_us) / US_PER_S
+            age = None if row is None else float(at - row.time_us) / US_PER_S
             value = age if f.column is None else None if row is None else row.values[f.column]
             made[f"{view.name}.{f.name}"].append(value)
     return made

@@ -32,19 +32,18 @@ def job(home: Path, *more: str) -> subprocess.Popen[str]:
 @pytest.mark.ray
 def test_a_killed_job_goes_on_with_its_home(tmp_path: Path) -> None:
     home, figures = tmp_path / "home", tmp_path / "figures.json"
-    first = job(home)
-    assert first.stdout is not None
-    for line in first.stdout:
-        if line.startswith("replay"):
-            break
-    # Some of the events were pushed, and some of the flights asked, when their count in the log has grown.
-    while not list((home / "log" / "late").glob("*.parquet")):
-        assert first.poll() is None
-    first.send_signal(signal.SIGKILL)
-    first.wait(timeout=30)
+    with job(home) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.startswith("replay"):
+                break
+        # Some of the events were pushed, and some of the flights asked, when there is a file of the log.
+        while not list((home / "log" / "late").glob("*.parquet")):
+            assert first.poll() is None
+        first.send_signal(signal.SIGKILL)
 
-    second = job(home, "--json", str(figures))
-    said, _ = second.communicate(timeout=300)
+    with job(home, "--json", str(figures)) as second:
+        said, _ = second.communicate(timeout=300)
     assert second.returncode == 0, said
     assert "is gold here already" in said
     found = json.loads(figures.read_text())

@@ -45,17 +45,16 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
             f"--ray-client-server-port={client}",
         ),
         *("--dashboard-agent-listen-port=0", "--dashboard-agent-grpc-port=0", "--object-store-memory=400000000"),
+        *("--min-worker-port=0", "--max-worker-port=0"),
     ]
     with (tmp_path / "head.log").open("wb") as log:
         head = subprocess.Popen(
             command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=tmp_path
         )
     try:
-        yield {
-            **env,
-            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-            "RAY_ADDRESS": f"http://127.0.0.1:{dashboard}",
-        }
+        url = f"http://127.0.0.1:{dashboard}"
+        wait_for(head, url, token.read_text(), tmp_path / "head.log")
+        yield {**env, "RAY_ADDRESS": url}
     finally:
         family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
         with contextlib.suppress(ProcessLookupError):
