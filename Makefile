@@ -12,7 +12,7 @@ test: check
 	$(RUN)pytest -q -m ray
 
 check: .venv
-	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal --ignore tests/ray -m 'not ray'
+	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal -m 'not ray'
 
 ray: .venv
 	$(RUN)pytest -q -m ray

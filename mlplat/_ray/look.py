@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from mlplat._ray import record
 
 _PATIENCE_S = 2.0
+_START_S = 20.0
 
 
 def look(home: Path) -> dict[str, Any] | None:
@@ -18,10 +22,21 @@ def look(home: Path) -> dict[str, Any] | None:
     cluster = record.read_cluster(home)
     if cluster is None:
         return None
-    return {"address": cluster.address, "pid": cluster.pid, "shared": cluster.shared, "nodes": _nodes(home, cluster)}
+    return {"address": cluster.address, "pid": cluster.pid, "shared": cluster.shared, "nodes": _ask(home)}
 
 
-def _nodes(home: Path, cluster: record.Cluster) -> list[dict[str, Any]]:
+def _ask(home: Path) -> list[dict[str, Any]]:
+    """In a process of its own: Ray holds one token per process, and another cluster's would end a connection that is there."""
+    command = [sys.executable, "-m", "mlplat._ray.look", str(home)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_START_S, check=True)
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        return []
+    return found
+
+
+def _nodes(home: Path, address: str) -> list[dict[str, Any]]:
     from mlplat._ray.connect import authenticate
 
     authenticate(record.token_file(home))
@@ -29,7 +44,7 @@ def _nodes(home: Path, cluster: record.Cluster) -> list[dict[str, Any]]:
     from ray.exceptions import RayError
 
     try:
-        found = GcsClient(address=cluster.address).get_all_node_info(timeout=_PATIENCE_S)
+        found = GcsClient(address=address).get_all_node_info(timeout=_PATIENCE_S)
     except RayError:
         return []
     return [
@@ -41,3 +56,12 @@ def _nodes(home: Path, cluster: record.Cluster) -> list[dict[str, Any]]:
         }
         for id_, node in found.items()
     ]
+
+
+def _main(home: Path) -> None:
+    cluster = record.read_cluster(home)
+    sys.stdout.write(json.dumps([] if cluster is None else _nodes(home, cluster.address)))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

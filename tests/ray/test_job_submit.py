@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -56,13 +55,13 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         wait_for(head, url, token.read_text(), tmp_path / "head.log")
         yield {**env, "RAY_ADDRESS": url}
     finally:
-        family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
-        with contextlib.suppress(ProcessLookupError):
-            head.send_signal(signal.SIGTERM)
-        head.wait(timeout=30)
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for process in alive:
-            process.kill()
+        ended = head.poll() is not None
+        family = [] if ended else psutil.Process(head.pid).children(recursive=True)
+        for process in (head, *family):
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+        psutil.wait_procs(family, timeout=15)
 
 
 def wait_for(head: subprocess.Popen[bytes], url: str, token: str, log: Path) -> None:

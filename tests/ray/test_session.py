@@ -129,6 +129,17 @@ def test_a_shared_cluster_is_joined_and_left_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+def test_a_look_at_another_home_leaves_the_own_connection_alone(ray_cluster: Session, tmp_path: Path) -> None:
+    other = Driver(tmp_path, tmp_path / "home", "stay")
+    other.ready()
+    seen = look(tmp_path / "home")
+    assert seen is not None
+    assert seen["nodes"][0]["resources"]["CPU"] == 1.0
+    other.end(signal.SIGINT)
+    assert ray_cluster.nodes()[0]["alive"]
+
+
+@pytest.mark.ray
 def test_two_processes_on_one_home_have_clusters_of_their_own(tmp_path: Path) -> None:
     drivers = [Driver(tmp_path, tmp_path / "home", "serve", "stay") for _ in range(2)]
     words = [driver.ready() for driver in drivers]
