@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlplat.train import Progress, Promotion, TrainedModel, TrainSettings
 
 DECISIONS_SHOWN = 10
+LISTEN_S = 0.5
 
 
 def connect(
@@ -251,8 +252,10 @@ class Platform:
     def keep(self) -> None:
         """Stay, with everything that this process serves, until Ctrl-C; other processes of this home may join its cluster."""
         self.session.share()
+        never = threading.Event()
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            while not never.wait(LISTEN_S):  # a wait without end may not hear the signal: libraries make it restart
+                pass
 
     def close(self) -> None:
         """Release everything: pushed events reach their tables, and a cluster that was started here ends."""

@@ -50,7 +50,7 @@ def main() -> None:
             batch = platform.predict(NAME, week.schedule, time="scheduled_at")
             figures.add(compare(platform.predictions(NAME), batch))
 
-        with figures.stage("quality", f"{days.live:%B} to {days.end - timedelta(days=1):%d %B}"):
+        with figures.stage("quality", f"every flight from {days.live:%d %B} on, {(days.end - days.live).days} days"):
             ingest(platform, flights.between(days.live, days.end))
             unseen = flights.between(days.live, days.end).schedule.drop_nulls("late")
             figures.add(platform.evaluate(NAME, unseen, label="late", time="scheduled_at"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as json_
+import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -73,7 +75,13 @@ class Figures:
         asked = "nothing asked in this run" if figures["p50_ms"] is None else LATENCY.format(**figures)
         print(
             SUMMARY.format(
-                **figures, asked=asked, endpoint=endpoint, body=body, home=self._home, metadata=platform.metadata_url
+                **figures,
+                asked=asked,
+                endpoint=endpoint,
+                body=body,
+                bin=_bin(),
+                home=self._home,
+                metadata=platform.metadata_url,
             )
         )
 
@@ -89,6 +97,14 @@ class Figures:
             self._peak_bytes = max(self._peak_bytes, used)
 
 
+def _bin() -> str:
+    """The folder of this environment's commands, as one would type it here; nothing if they are on the PATH."""
+    folder = Path(sys.executable).parent
+    if shutil.which("mlplat"):
+        return ""
+    return f"{folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder}/"
+
+
 LATENCY = "p50 {p50_ms:.2f} ms, p99 {p99_ms:.2f} ms"
 SUMMARY = """
 quality    AUC {auc:.4f}, log loss {log_loss:.4f} on flights the model never saw
@@ -100,7 +116,7 @@ What next:
   ask it yourself (while it is up: --keep)
     curl {endpoint.url}/predict/{endpoint.name} -H 'content-type: application/json' -d '{body}'
   see what there is
-    mlplat status --home {home}
+    {bin}mlplat status --home {home}
   look at the runs
-    mlflow ui --backend-store-uri {metadata}
+    {bin}mlflow ui --backend-store-uri {metadata}
 """

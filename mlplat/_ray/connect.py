@@ -8,11 +8,13 @@ import os
 import secrets
 import shlex
 import shutil
+import signal
 import socket
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +56,23 @@ def start_local(home: Path, cpus: int | None) -> None:
     _warn_of_early_serve(variables)
     try:
         # Without the word Ray would join a cluster that it finds running on this machine.
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_quiet())
+        with _own_sigterm():
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_quiet())
     except BaseException:
         ray.shutdown()
         raise
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the script, so that what it opened is closed, or do what the script has set: Ray puts a handler of its
+    own in the place, which dumps its stack and aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before if callable(before) else lambda number, _: sys.exit(128 + number))
 
 
 def _mortal_haproxy(home: Path) -> dict[str, str]:
