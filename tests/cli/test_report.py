@@ -5,7 +5,7 @@ from typing import Any
 from mlplat.cli.report import DECISIONS, lines
 
 EMPTY: dict[str, Any] = {
-    "home": "/work/.mlplat",
+    "home": "/team/.mlplat",
     "format": 1,
     "models": [],
     "endpoints": [],
@@ -20,7 +20,7 @@ def decision(i: int) -> dict[str, Any]:
 
 def test_an_empty_home_says_what_makes_each_thing() -> None:
     text = "\n".join(lines(EMPTY))
-    assert text.startswith("home  /work/.mlplat (format 1)")
+    assert text.startswith("home  /team/.mlplat (format 1)")
     assert 'platform.serve("NAME")' in text
     assert "none runs for this home" in text
 
