@@ -24,6 +24,14 @@ def run_page(page: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         exec(compile(file.read_text(), str(file), "exec"), names)
 
 
+def stop_serving() -> None:
+    from ray import serve  # not before the cluster runs: it reads its settings at import
+    from ray.serve.context import _get_global_client
+
+    if _get_global_client(raise_if_no_controller_running=False) is not None:
+        serve.delete("mlplat")
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -31,9 +39,7 @@ def test_the_code_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, 
     try:
         run_page(page, monkeypatch, tmp_path)
     finally:  # pages serve, and the shared cluster serves one home at a time
-        from ray import serve  # not before the cluster runs: it reads its settings at import
-
-        serve.delete("mlplat")
+        stop_serving()
 
 
 def test_every_link_of_the_docs_leads_somewhere() -> None:

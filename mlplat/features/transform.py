@@ -152,9 +152,10 @@ def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
         for at, (one, other) in enumerate(zip(whole, chunked, strict=True)):
             if codec.encode(one) != codec.encode(other):
                 one_row, other_row = dict(zip(names, one, strict=True)), dict(zip(names, other, strict=True))
+                shown = sample.drop(ID, BATCH, strict=False).row(at, named=True)
                 raise ParityError(
                     f"view {view.name!r} depends on how its rows are batched. Row {at} of the sample, "
-                    f"{sample.row(at, named=True)}, gives {one_row} in a batch of {sample.height} and {other_row} in "
+                    f"{shown}, gives {one_row} in a batch of {sample.height} and {other_row} in "
                     f"batches of {size}. A feature may depend on its own row alone; across rows use windows."
                 )
 
