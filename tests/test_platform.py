@@ -94,8 +94,8 @@ def test_a_model_cannot_be_promoted_under_another_name(trained: Path) -> None:
         platform.promote(platform.gold("fails"), to="other")
 
 
-def test_a_registered_model_without_a_decision_is_not_served(tmp_path: Path) -> None:
-    with mlplat.connect(tmp_path / "home") as platform:
+def test_a_registered_model_without_a_decision_is_not_served(trained: Path, tmp_path: Path) -> None:
+    with mlplat.connect(trained) as platform:
         data = learnable(tmp_path / "data", rows=500, numbers=2, categories=(3,), seed=1, name="alone", strength=1.0)
         platform.train(mlp((4,)), data, settings=TrainSettings(epochs=1, holdout_s=60))
         with pytest.raises(Refused, match="promote one first"):
@@ -105,7 +105,7 @@ def test_a_registered_model_without_a_decision_is_not_served(tmp_path: Path) -> 
 def test_status_is_json_and_starts_nothing(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         status = platform.status()
-    assert status["models"] == [{"name": "fails", "versions": 1, "gold": 1, "candidate": 1}]
+    assert {"name": "fails", "versions": 1, "gold": 1, "candidate": 1} in status["models"]
     assert status["cluster"] is None
     assert status["decisions"][0]["act"] is True
 
@@ -116,11 +116,9 @@ def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
         mlplat.connect(tmp_path)
 
 
-def test_a_label_that_is_constant_is_named(tmp_path: Path) -> None:
-    with mlplat.connect(tmp_path / "home") as platform:
-        platform.features.ingest(readings, events())
-        platform.features.apply(recent)
-        constant = labels().with_columns(fails=pl.lit(0, dtype=pl.Int64))
-        data = platform.features.training_set("fails", constant, [recent], label="fails", time="asked_at")
-        with pytest.raises(InvalidInput, match="fails"):
+def test_a_label_that_is_constant_is_named(trained: Path) -> None:
+    with mlplat.connect(trained) as platform:
+        constant = labels().with_columns(never=pl.lit(0, dtype=pl.Int64)).drop("fails")
+        data = platform.features.training_set("never", constant, [recent], label="never", time="asked_at")
+        with pytest.raises(InvalidInput, match="never"):
             platform.train(mlp((4,)), data, settings=SETTINGS)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import ray
 
 from mlplat.clock import SystemClock
 from mlplat.errors import InvalidInput, Unavailable, UserCodeError
@@ -142,6 +141,8 @@ def test_a_lost_worker_ends_the_run_as_unavailable(tmp_path: Path) -> None:
 
 def test_ctrl_c_frees_the_workers_and_the_same_home_trains_again(tmp_path: Path) -> None:
     data, metadata = learnable(tmp_path / "data"), InMemoryMetadata()
+    import ray  # two seconds that the tests without Ray need not wait
+
     total = ray.cluster_resources()["CPU"]
     with pytest.raises(KeyboardInterrupt):
         _train(
