@@ -44,8 +44,22 @@ def history(events: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...], 
     entities = left.unique(maintain_order=True).drop_nulls().with_row_index("_code")
     codes = _codes(left, entities, names)
     times = _us(events[time])
-    order = np.lexsort((events["_id"].to_numpy(), times, codes)).astype(np.int64)
+    order = _order(codes, times, events["_id"].to_numpy())
     return History(order=order, codes=codes[order], times=times[order], queries=_codes(right, entities, names))
+
+
+def _order(codes: Ints, times: Ints, ids: Ints) -> Ints:
+    """Positions in order of (code, time, id). One number for code and time sorts faster than three columns do; where two events
+    share it, or it does not fit, the columns decide."""
+    first = int(times.min()) if len(times) else 0
+    span = int(times.max()) - first + 1 if len(times) else 1
+    if len(times) and (int(codes.max()) + 2) * span < 2**62:
+        pair = codes * span + (times - first)
+        order = np.argsort(pair)
+        ordered = pair[order]
+        if not (ordered[1:] == ordered[:-1]).any():
+            return order
+    return np.lexsort((ids, times, codes)).astype(np.int64)
 
 
 def _codes(frame: pl.DataFrame, entities: pl.DataFrame, names: list[str]) -> Ints:
