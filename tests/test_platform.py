@@ -1,9 +1,7 @@
-"""The composition root, without Ray: what opens, what is refused, and that two processes may open one home."""
+"""The composition root, without Ray: what opens, and what is refused."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -62,13 +60,6 @@ def test_the_first_model_of_a_name_becomes_gold_with_the_reason_no_incumbent(tra
     with mlplat.connect(trained) as platform:
         assert platform.gold("fails").version == 1
         assert platform.metadata.decisions("fails")[0].decision.reason.startswith("no incumbent")
-
-
-def test_another_process_of_the_home_sees_it(trained: Path) -> None:
-    with mlplat.connect(trained):
-        code = f"import mlplat; p = mlplat.connect({str(trained)!r}); print(p.gold('fails').version); p.close()"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "1"
 
 
 def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 UTC_US = pl.Datetime("us", "UTC")
+ISO = "%Y-%m-%dT%H:%M:%SZ"
 LATE_MINUTES = 15
 # Missing from the table of airports; all four are on Atlantic time.
 PUERTO_RICO_TIME = dict.fromkeys(("SJU", "STT", "BQN", "PSE"), "America/Puerto_Rico")
@@ -74,7 +75,8 @@ def load() -> Flights:
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
         name = next(n for n in archive.namelist() if n.endswith("flights.csv") and "MACOSX" not in n)
         flights = _csv(archive.read(name))
-    zones = _csv((folder / "airports.csv").read_bytes()).select("faa", "tzone")
+    airports = (folder / "airports.csv").read_bytes().decode(errors="replace").encode()  # a name in it is not UTF-8
+    zones = _csv(airports).select("faa", "tzone")
     weather = _csv((folder / "weather.csv").read_bytes())
     flights = _with_times(flights, zones)
     return Flights(
@@ -86,11 +88,11 @@ def load() -> Flights:
 
 
 def _csv(raw: bytes) -> pl.DataFrame:
-    return pl.read_csv(io.BytesIO(raw), null_values="NA", infer_schema_length=None, encoding="utf8-lossy")
+    return pl.read_csv(io.BytesIO(raw), null_values="NA", infer_schema_length=10_000)
 
 
 def _with_times(flights: pl.DataFrame, zones: pl.DataFrame) -> pl.DataFrame:
-    scheduled = pl.col("time_hour").str.to_datetime(time_zone="UTC").cast(UTC_US) + pl.duration(minutes="minute")
+    scheduled = pl.col("time_hour").str.to_datetime(ISO, time_zone="UTC").cast(UTC_US) + pl.duration(minutes="minute")
     frame = flights.with_columns(
         flight_id=pl.format("{}-{}-{}-{}{}-{}", "year", "month", "day", "carrier", "flight", "origin"),
         scheduled_at=scheduled,
@@ -138,7 +140,7 @@ def _arrivals(flights: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weather(weather: pl.DataFrame) -> pl.DataFrame:
-    observed = pl.col("time_hour").str.to_datetime(time_zone="UTC").cast(UTC_US)
+    observed = pl.col("time_hour").str.to_datetime(ISO, time_zone="UTC").cast(UTC_US)
     numbers = ["temp", "dewp", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
     return (
         weather.select("origin", observed.alias("observed_at"), *(pl.col(n).cast(pl.Float64) for n in numbers))

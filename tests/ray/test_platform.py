@@ -1,7 +1,9 @@
-"""The platform on a cluster: demands that can never be met, and serving that starts and stops."""
+"""The platform with other processes: demands that a cluster can never meet, and a home that two processes open."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,3 +38,11 @@ def test_a_demand_that_the_cluster_can_never_hold_is_refused_at_once(
 def test_a_demand_that_is_no_demand_is_answered_with_examples(platform: mlplat.Platform, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match='"gpu:1"'):
         platform.train(mlp((4,)), learnable(tmp_path / "data", rows=300), compute="8 gpus")
+
+
+def test_another_process_opens_the_home_at_the_same_time_and_sees_it(platform: mlplat.Platform, tmp_path: Path) -> None:
+    data = learnable(tmp_path / "data", rows=500)
+    model = platform.train(mlp((4,)), data, settings=TrainSettings(epochs=1, holdout_s=3600))
+    code = f"import mlplat; p = mlplat.connect({str(platform.home)!r}); print(p.metadata.versions('late')); p.close()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert model.version.digest in done.stdout
