@@ -270,7 +270,7 @@ class Platform:
         self.close()
 
     def _transform(self, view: Any, rows: pl.DataFrame) -> pl.DataFrame:
-        from mlplat.features._ray import transform_on_pool
+        from mlplat.features._ray.pool import transform_on_pool
 
         _ = self.session
         return transform_on_pool(view, rows)

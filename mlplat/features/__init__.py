@@ -3,6 +3,7 @@
 from mlplat.features.declare import (
     age,
     count,
+    derived,
     field,
     last,
     latest,
@@ -13,15 +14,17 @@ from mlplat.features.declare import (
     sum,
     view,
 )
-from mlplat.features.definitions import Source, View
+from mlplat.features.definitions import Derived, Source, View
 from mlplat.features.training_set import TrainingSet
 
 __all__ = [
+    "Derived",
     "Source",
     "TrainingSet",
     "View",
     "age",
     "count",
+    "derived",
     "field",
     "last",
     "latest",

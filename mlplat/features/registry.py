@@ -6,10 +6,8 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -55,11 +53,11 @@ class Registry:
         path = self._root / "sources" / f"{source.name}.json"
         if not path.exists():
             return False
-        known = orjson.loads(path.read_bytes())
-        if known != source.to_json():
+        known = Source.from_json(orjson.loads(path.read_bytes()))
+        if known != source:
             raise Refused(
                 f"source {source.name!r} is registered as {_spell(known)}, and this one is "
-                f"{_spell(source.to_json())}. Give the new one another name."
+                f"{_spell(source)}. Give the new one another name."
             )
         return True
 
@@ -70,8 +68,7 @@ class Registry:
         path = self._root / "sources" / f"{name}.json"
         if not path.exists():
             raise unknown("source", name, self.sources())
-        raw = orjson.loads(path.read_bytes())
-        return Source(name=raw["name"], key=tuple(raw["key"]), time=raw["time"], id=raw["id"])
+        return Source.from_json(orjson.loads(path.read_bytes()))
 
     def put_view(self, view: View, *, now_us: int) -> bool:
         """Add a version; False if the current one is the same. An older one that is applied again becomes current."""
@@ -121,5 +118,6 @@ def _read(path: Path) -> ViewVersion:
     return ViewVersion(view=View.from_json(raw["view"]), version=raw["version"], applied_at_us=raw["applied_at_us"])
 
 
-def _spell(source: Mapping[str, Any]) -> str:
-    return f"key={'+'.join(source['key'])}, time={source['time']}, id={source['id']}"
+def _spell(source: Source) -> str:
+    given = {**source.identity(), "key": "+".join(source.key)}
+    return ", ".join(f"{name}={value}" for name, value in given.items() if name != "name")

@@ -12,7 +12,8 @@ import polars as pl
 
 from mlplat.errors import InvalidInput, ParityError, Refused, UserCodeError
 from mlplat.features.codec import RowCodec
-from mlplat.features.definitions import RowFeature, View
+from mlplat.features.definitions import Derived, RowFeature, View
+from mlplat.features.source_code import load
 from mlplat.features.tables import BATCH, ID
 from mlplat.model.signature import DType
 
@@ -31,26 +32,28 @@ _NOT_THEIRS = (__file__, *(sysconfig.get_path(name) for name in ("stdlib", "pure
 CHUNKS = (1, 2, 7, 50)
 
 
-def stored(view: View) -> tuple[RowFeature, ...]:
+def stored(view: View | Derived) -> tuple[RowFeature, ...]:
     """The features that are stored with a row; an age is computed when it is read."""
     return tuple(feature for feature in view.rows if feature.column is not None)
 
 
-def row_codec(view: View) -> RowCodec:
+def row_codec(view: View | Derived) -> RowCodec:
     return RowCodec([feature.dtype for feature in stored(view)])
 
 
-def instance(view: View) -> Transform | None:
-    """The user's object, made; None for a view without a transform."""
+def instance(view: View | Derived) -> Transform | None:
+    """The user's object, made of the class that this process has, or of the text that the view carries; None for a view
+    without a transform."""
     if view.code is None:
         return None
-    if view.transform is None:
+    if view.transform is None and view.module is None:
         raise Refused(
-            f"view {view.name!r} computes its features in Python, and this process has not its code: "
-            f"import it and call platform.features.apply({view.name}) here first"
+            f"view {view.name!r} computes its features in Python that stands on names from outside its module, and this "
+            f"process has not its code: import it and call platform.features.apply({view.name}) here first"
         )
+    body = view.transform or load(view.name, str(view.module))
     try:
-        made: Transform = view.transform()
+        made: Transform = body()
     except Exception as error:
         raise _user_error(view, "__init__", error) from error
     return made
@@ -128,6 +131,11 @@ def _cast(view: View, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_bounds(view: View, feature: RowFeature, values: pl.Series, rows: pl.DataFrame) -> None:
+    if not feature.nullable and (at := values.is_null().arg_max()) is not None and values[at] is None:
+        raise UserCodeError(
+            f"view {view.name!r}, feature {feature.name!r}: it is null, and declared nullable=False, "
+            f"for the row {rows.row(at, named=True)}"
+        )
     for bound, sign, bad in (
         (feature.ge, ">=", values < feature.ge if feature.ge is not None else None),
         (feature.le, "<=", values > feature.le if feature.le is not None else None),
@@ -160,7 +168,7 @@ def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
                 )
 
 
-def _user_error(view: View, method: str, error: Exception, given: str = "") -> UserCodeError:
+def _user_error(view: View | Derived, method: str, error: Exception, given: str = "") -> UserCodeError:
     frames = traceback.extract_tb(error.__traceback__)
     mine = next((f for f in reversed(frames) if not f.filename.startswith(_NOT_THEIRS)), frames[-1])
     where = f"{mine.filename}:{mine.lineno}"

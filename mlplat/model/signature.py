@@ -37,6 +37,15 @@ class FeatureRef:
     def columns(self) -> tuple[str, ...]:
         return tuple(f"{self.view}.{f.name}" for f in self.fields)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FeatureRef:
+        return cls(
+            view=value["view"],
+            version=value["version"],
+            keys=tuple(value["keys"]),
+            fields=_fields(value["fields"]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
@@ -68,15 +77,7 @@ class Signature:
         return cls(
             entities=_fields(value["entities"]),
             request=_fields(value["request"]),
-            features=tuple(
-                FeatureRef(
-                    view=ref["view"],
-                    version=ref["version"],
-                    keys=tuple(ref["keys"]),
-                    fields=_fields(ref["fields"]),
-                )
-                for ref in value["features"]
-            ),
+            features=tuple(FeatureRef.from_json(ref) for ref in value["features"]),
             outputs=_fields(value["outputs"]),
         )
 

@@ -97,11 +97,25 @@ def test_an_init_that_raises_is_an_error_of_the_user() -> None:
         instance(broken)
 
 
-def test_a_definition_that_was_read_back_has_no_code() -> None:
-    with pytest.raises(
-        Refused, match=r"this process has not its code: import it and call platform.features.apply\(checked\)"
-    ):
-        instance(View.from_json(checked.to_json()))
+def test_a_definition_that_was_read_back_makes_the_same_features() -> None:
+    back = View.from_json(checked.to_json())
+    assert back.transform is None
+    assert back == checked
+    assert make_rows(back, instance(back), ROWS).equals(make_rows(checked, instance(checked), ROWS))
+
+
+def test_code_that_stands_on_a_local_name_is_not_carried_and_says_so() -> None:
+    factor = 2.0
+
+    @F.view(source)
+    class local:
+        n: float
+
+        def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
+            return rows.select(n=pl.col("price") * factor)
+
+    with pytest.raises(Refused, match=r"import it and call platform.features.apply\(local\) here first"):
+        instance(View.from_json(local.to_json()))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from mlplat import features as F
 from mlplat.errors import UserCodeError
-from mlplat.features._ray import BLOCK_ROWS, transform_on_pool
+from mlplat.features._ray.pool import BLOCK_ROWS, transform_on_pool
 from mlplat.features.definitions import View
 from mlplat.features.transform import instance, make_rows
 from tests.features.support import after

@@ -1,0 +1,1 @@
+"""What of the feature store runs on Ray: the actor pool of transforms."""
