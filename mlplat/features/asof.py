@@ -9,57 +9,121 @@ import numpy.typing as npt
 import polars as pl
 
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+NEVER_US = np.int64(2**62)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows of a view as numbers, in the order of the table. `entities` is a row's entity, -1 where a key is null;
+    `created` is when it became known, None where that is its event time; `queries` is the entity that each query asks
+    about, -1 where it has no rows. All times are microseconds UTC."""
+
+    entities: Ints
+    times: Ints
+    created: Ints | None
+    ids: Ints
+    queries: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Events in order of (entity, time, id), and where each query's entity lies among them.
-
-    `order` sorts the table's rows into that order; `codes` and `times` are sorted. `queries` are the codes of the
-    queries; an entity without events, or a null in a key, has code -1.
-    """
+    """Rows in order of (entity, moment, ...): `order` sorts the table's rows into it; `entities` and `moments` are sorted."""
 
     order: Ints
-    codes: Ints
-    times: Ints
-    queries: Ints
+    entities: Ints
+    moments: Ints
 
-    def position(self, at_us: Ints, *, inclusive: bool) -> Ints:
-        """For each query, how many events (from the start of the order) come before `at_us` in its entity and all
-        entities before it; with `inclusive`, those at `at_us` too. For entities without events, 0."""
-        event, query = _composite(self.codes, self.times, np.maximum(self.queries, 0), at_us)
-        found = np.searchsorted(event, query, side="right" if inclusive else "left")
-        return np.where(self.queries >= 0, found, 0)
+    def position(self, queries: Ints, at_us: Ints, *, inclusive: bool) -> Ints:
+        """For each query, how many rows (from the start of the order) come before `at_us` in its entity and all entities
+        before it; with `inclusive`, those at `at_us` too. For entities without rows, 0."""
+        row, query = _composite(self.entities, self.moments, np.maximum(queries, 0), at_us)
+        found = np.searchsorted(row, query, side="right" if inclusive else "left")
+        return np.where(queries >= 0, found, 0)
 
-    def start(self) -> Ints:
-        """For each query, the position of its entity's first event."""
-        return np.where(self.queries >= 0, np.searchsorted(self.codes, np.maximum(self.queries, 0), side="left"), 0)
+    def start(self, queries: Ints) -> Ints:
+        """For each query, the position of its entity's first row."""
+        return np.where(queries >= 0, np.searchsorted(self.entities, np.maximum(queries, 0), side="left"), 0)
 
 
-def history(events: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...], time: str) -> History:
-    """`events` has the keys, `time` and `_id`; `queries` has the keys."""
+def rows_of(rows: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...], time: str, created: str | None) -> Rows:
+    """`rows` has the keys, `time`, `_id` and `created` if it is given; `queries` has the keys."""
     names = [f"_key{i}" for i in range(len(keys))]
-    left = events.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
+    left = rows.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
     right = queries.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
     entities = left.unique(maintain_order=True).drop_nulls().with_row_index("_code")
-    codes = _codes(left, entities, names)
-    times = _us(events[time])
-    order = _order(codes, times, events["_id"].to_numpy())
-    return History(order=order, codes=codes[order], times=times[order], queries=_codes(right, entities, names))
+    return Rows(
+        entities=_codes(left, entities, names),
+        times=_us(rows[time]),
+        created=None if created is None else _us(rows[created]),
+        ids=rows["_id"].to_numpy(),
+        queries=_codes(right, entities, names),
+    )
 
 
-def _order(codes: Ints, times: Ints, ids: Ints) -> Ints:
-    """Positions in order of (code, time, id). One number for code and time sorts faster than three columns do; where two events
-    share it, or it does not fit, the columns decide."""
-    first = int(times.min()) if len(times) else 0
-    span = int(times.max()) - first + 1 if len(times) else 1
-    if len(times) and (int(codes.max()) + 2) * span < 2**62:
-        pair = codes * span + (times - first)
+def by_time(rows: Rows, keep: Ints | None = None) -> History:
+    """The rows (or those at the positions `keep`) in order of (entity, time, created, id)."""
+    kept = np.arange(len(rows.times)) if keep is None else keep
+    ties = [rows.ids] if rows.created is None else [rows.created, rows.ids]
+    order = kept[_order(rows.entities[kept], rows.times[kept], [tie[kept] for tie in ties])]
+    return History(order=order, entities=rows.entities[order], moments=rows.times[order])
+
+
+def newest_first_known(rows: Rows) -> History:
+    """The rows that are the newest at some moment, by the moment from which they are.
+
+    A row is visible from the later of its event time and `created`, so in that order the visible rows are a prefix, and a
+    row that is older by (time, created, id) than one before it never is the newest: it is left out.
+    """
+    if rows.created is None or (rows.created <= rows.times).all():
+        return by_time(rows)
+    visible = np.maximum(rows.times, rows.created)
+    order = _order(rows.entities, visible, [rows.times, rows.created, rows.ids])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[by_time(rows).order] = np.arange(len(order))
+    ranked = rank[order]
+    order = order[ranked == np.maximum.accumulate(ranked)]
+    return History(order=order, entities=rows.entities[order], moments=visible[order])
+
+
+def superseded(rows: Rows) -> Ints:
+    """For each row, when a later version of its event (same entity, time and id) became known; NEVER_US if none did."""
+    assert rows.created is not None
+    order = np.lexsort((rows.created, rows.ids, rows.times, rows.entities))
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in (rows.entities, rows.times, rows.ids):
+        ordered = column[order]
+        same &= ordered[1:] == ordered[:-1]
+    until = np.full(len(order), NEVER_US)
+    until[order[:-1][same]] = rows.created[order[1:][same]]
+    return until
+
+
+def _order(entities: Ints, moments: Ints, ties: list[Ints]) -> Ints:
+    """Positions in order of (entity, moment, ties...). One number for entity and moment sorts faster than columns do;
+    where two rows share it, or it does not fit, the columns decide."""
+    first = int(moments.min()) if len(moments) else 0
+    span = int(moments.max()) - first + 1 if len(moments) else 1
+    if len(moments) and (int(entities.max()) + 2) * span < 2**62:
+        pair = entities * span + (moments - first)
         order = np.argsort(pair)
         ordered = pair[order]
-        if not (ordered[1:] == ordered[:-1]).any():
+        shared = ordered[1:] == ordered[:-1]
+        if not shared.any():
             return order
-    return np.lexsort((ids, times, codes)).astype(np.int64)
+        return _with_ties(order, shared, pair, ties)
+    return np.lexsort((*reversed(ties), moments, entities)).astype(np.int64)
+
+
+def _with_ties(order: Ints, shared: Mask, pair: Ints, ties: list[Ints]) -> Ints:
+    """Sort again only the positions that share their pair with a neighbour."""
+    tied = np.zeros(len(order), dtype=bool)
+    tied[1:] |= shared
+    tied[:-1] |= shared
+    among = order[tied]
+    order[tied] = among[np.lexsort((*(tie[among] for tie in reversed(ties)), pair[among]))]
+    return order
 
 
 def _codes(frame: pl.DataFrame, entities: pl.DataFrame, names: list[str]) -> Ints:
@@ -71,14 +135,14 @@ def _us(times: pl.Series) -> Ints:
     return times.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
 
 
-def _composite(codes: Ints, times: Ints, query_codes: Ints, at_us: Ints) -> tuple[Ints, Ints]:
-    """One sortable int64 per (entity, time): exact, by ranking the times where the plain product would overflow."""
-    if not len(times) or not len(at_us):
-        return codes, query_codes
-    first = min(int(times.min()), int(at_us.min()))
-    span = max(int(times.max()), int(at_us.max())) - first + 1
-    if (int(codes.max()) + 2) * span < 2**62:
-        return codes * span + (times - first), query_codes * span + (at_us - first)
-    ranks = np.unique(np.concatenate((times, at_us)))
+def _composite(entities: Ints, moments: Ints, query_entities: Ints, at_us: Ints) -> tuple[Ints, Ints]:
+    """One sortable int64 per (entity, moment): exact, by ranking the moments where the plain product would overflow."""
+    if not len(moments) or not len(at_us):
+        return entities, query_entities
+    first = min(int(moments.min()), int(at_us.min()))
+    span = max(int(moments.max()), int(at_us.max())) - first + 1
+    if (int(entities.max()) + 2) * span < 2**62:
+        return entities * span + (moments - first), query_entities * span + (at_us - first)
+    ranks = np.unique(np.concatenate((moments, at_us)))
     size = np.int64(len(ranks))
-    return codes * size + np.searchsorted(ranks, times), query_codes * size + np.searchsorted(ranks, at_us)
+    return entities * size + np.searchsorted(ranks, moments), query_entities * size + np.searchsorted(ranks, at_us)

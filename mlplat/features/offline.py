@@ -11,30 +11,32 @@ import polars as pl
 
 from mlplat.clock import US_PER_S
 from mlplat.errors import InvalidInput
-from mlplat.features import windows
-from mlplat.features.asof import History, history
-from mlplat.features.definitions import View
+from mlplat.features import asof, windows
+from mlplat.features.definitions import AnyView, View
+from mlplat.features.late import late_windows
 from mlplat.features.transform import POLARS_TYPES, stored
 from mlplat.features.validate import normal
 
 Ints = npt.NDArray[np.int64]
 RowsOf = Callable[[View], pl.DataFrame]
-"""The rows of a view: its keys, the event time, `_id`, and the columns it needs."""
+"""The rows of a view: its keys, the event time, `created` if the source has it, `_id`, and the columns it needs."""
 
 
-def join(frame: pl.DataFrame, views: Sequence[View], *, time: str, rows_of: RowsOf) -> pl.DataFrame:
-    """`frame` with a column `view.feature` for every feature. `time` is a timestamp[us, UTC] without nulls."""
-    _check(frame, views)
-    at_us = frame[time].to_physical().to_numpy()
-    columns: list[pl.Series] = []
-    for view in views:
-        rows = rows_of(view)
-        queries = _queries(view, frame, rows)
-        columns += (_windows if view.windows else _rows)(view, queries, at_us, rows)
-    return frame.hstack(columns)
+def join(
+    frame: pl.DataFrame, views: Sequence[View], *, time: str, rows_of: RowsOf, known_us: int | None = None
+) -> pl.DataFrame:
+    """`frame` with a column `view.feature` for every feature. `time` is a timestamp[us, UTC] without nulls.
+
+    A row sees what was known at its own time, or, with `known_us`, what was known then (microseconds UTC).
+    """
+    check(frame, views)
+    return frame.hstack(
+        [c for view in views for c in columns(frame, view, time=time, rows_of=rows_of, known_us=known_us)]
+    )
 
 
-def _check(frame: pl.DataFrame, views: Sequence[View]) -> None:
+def check(frame: pl.DataFrame, views: Sequence[AnyView]) -> None:
+    """Raises `InvalidInput` if the frame lacks a key of a view, or would have a column twice."""
     seen = set(frame.columns)
     for view in views:
         if absent := [key for key in view.keys if key not in frame.columns]:
@@ -49,6 +51,15 @@ def _check(frame: pl.DataFrame, views: Sequence[View]) -> None:
             seen.add(column)
 
 
+def columns(frame: pl.DataFrame, view: View, *, time: str, rows_of: RowsOf, known_us: int | None) -> list[pl.Series]:
+    """The features of one view for every row of the frame, as `view.feature`."""
+    table = rows_of(view)
+    at_us = frame[time].to_physical().to_numpy()
+    source = view.source
+    rows = asof.rows_of(table, _queries(view, frame, table), view.keys, source.time, source.created)
+    return (_windows if view.windows else _newest)(view, rows, at_us, table, known_us)
+
+
 def _queries(view: View, frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """The keys of the frame in the types of the rows."""
     keys = normal(frame.select(view.keys))
@@ -60,49 +71,51 @@ def _queries(view: View, frame: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFram
     return keys.cast({key: rows.schema[key] for key in view.keys})
 
 
-def _windows(view: View, frame: pl.DataFrame, at_us: Ints, events: pl.DataFrame) -> list[pl.Series]:
-    found = _history(view, frame, events)
-    start = found.start()
-    hi = np.maximum(found.position(at_us, inclusive=False), start)
-    bounds = {
-        length: (np.maximum(found.position(at_us - length, inclusive=False), start), hi)
-        for length in {w.window_us for w in view.windows}
-    }
+def _windows(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, known_us: int | None) -> list[pl.Series]:
     values = {
-        name: events[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[found.order] if events.height else np.empty(0)
+        name: table[name].cast(pl.Float64).fill_null(np.nan).to_numpy() if table.height else np.empty(0)
         for name in view.value_columns()
     }
-    computed = windows.columns(view.windows, values, bounds)
+    keep = None
+    if rows.created is not None:
+        until = asof.superseded(rows)
+        # The last version of each event that was known by then; without a bound, that ever was.
+        latest = until == asof.NEVER_US if known_us is None else (rows.created <= known_us) & (until > known_us)
+        keep = np.flatnonzero(latest)
+    history = asof.by_time(rows, keep)
+    bounds = windows.bounds(view, history, rows.queries, at_us)
+    computed = windows.columns(view.windows, {n: array[history.order] for n, array in values.items()}, bounds)
+    if rows.created is not None and known_us is None:
+        late_windows(view, rows, until, history, bounds, at_us, values, computed)
     return [pl.Series(f"{view.name}.{name}", array, nan_to_null=True) for name, array in computed.items()]
 
 
-def _rows(view: View, frame: pl.DataFrame, at_us: Ints, rows: pl.DataFrame) -> list[pl.Series]:
-    found = _history(view, frame, rows)
-    position = found.position(at_us, inclusive=True)
-    present = (found.queries >= 0) & (position > found.start())
+def _newest(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, known_us: int | None) -> list[pl.Series]:
+    if known_us is None or rows.created is None:
+        history = asof.newest_first_known(rows)
+    else:
+        history = asof.by_time(rows, np.flatnonzero(rows.created <= known_us))
+    position = history.position(rows.queries, at_us, inclusive=True)
+    present = (rows.queries >= 0) & (position > history.start(rows.queries))
     newest = np.maximum(position - 1, 0)
-    age_us = at_us - found.times[newest] if len(found.times) else np.zeros(len(at_us), dtype=np.int64)
+    row = history.order[newest] if len(history.order) else newest
+    age_us = at_us - rows.times[row] if len(history.order) else np.zeros(len(at_us), dtype=np.int64)
     if view.ttl_us is not None:
         present &= age_us <= view.ttl_us
-    index = pl.Series(found.order[newest] if len(found.times) else newest)
     absent = pl.Series(~present)
-    index = index.set(absent, None)
+    index = pl.Series(row).set(absent, None)
     return [
         (
             pl.Series(age_us / US_PER_S).set(absent, None)
             if feature.column is None
-            else rows[feature.name].gather(index)
+            else table[feature.name].gather(index)
         ).alias(f"{view.name}.{feature.name}")
         for feature in view.rows
     ]
 
 
-def _history(view: View, frame: pl.DataFrame, rows: pl.DataFrame) -> History:
-    return history(rows, frame, view.keys, view.source.time)
-
-
 def empty_rows(view: View, key_types: dict[str, pl.DataType]) -> pl.DataFrame:
     """What `rows_of` gives for a source without data: right in its types, without rows."""
     values = {f.name: POLARS_TYPES[f.dtype] for f in stored(view)} | dict.fromkeys(view.value_columns(), pl.Float64())
-    identity = {**key_types, view.source.time: pl.Datetime("us", "UTC"), "_id": pl.Int64()}
-    return pl.DataFrame(schema={**identity, **values})
+    times = dict.fromkeys(view.identity_columns(), pl.Datetime("us", "UTC"))
+    return pl.DataFrame(schema={**times, **key_types, "_id": pl.Int64(), **values})

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from mlplat.errors import InvalidInput, ParityError, Refused, UserCodeError
+from mlplat.errors import InvalidInput, Refused, UserCodeError
 from mlplat.features.codec import RowCodec
 from mlplat.features.definitions import Derived, RowFeature, View
 from mlplat.features.source_code import load
@@ -26,10 +26,8 @@ POLARS_TYPES: dict[DType, pl.DataType] = {
     "bool": pl.Boolean(),
     "timestamp": pl.Datetime("us", "UTC"),
 }
-PARITY_ROWS = 256
 # Code that is no user's: this file, the standard library, and what is installed.
 _NOT_THEIRS = (__file__, *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<frozen")
-CHUNKS = (1, 2, 7, 50)
 
 
 def stored(view: View | Derived) -> tuple[RowFeature, ...]:
@@ -60,9 +58,9 @@ def instance(view: View | Derived) -> Transform | None:
 
 
 def make_rows(view: View, transform: Transform | None, rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the source as rows of the view: its keys, the event time, `_id` and the stored features, in their
-    types."""
-    identity = [*view.keys, view.source.time, ID]
+    """Rows of the source as rows of the view: its keys, the event time, `created` if the source has it, `_id` and the
+    stored features, in their types."""
+    identity = [*view.identity_columns(), ID]
     given = rows.drop(BATCH, strict=False)
     made = _columns_of(view, given) if transform is None else _made(view, transform, given)
     return given.select(identity).hstack(made.get_columns())
@@ -77,8 +75,8 @@ def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     return _cast(view, rows.select(pl.col(str(f.column)).alias(f.name) for f in stored(view)))
 
 
-def _made(view: View, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
-    given = rows.drop(ID)
+def _made(view: View | Derived, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
+    given = rows.drop(ID, strict=False)
     try:
         made = transform(given)
     except Exception as error:
@@ -87,7 +85,13 @@ def _made(view: View, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
     return _enforced(view, made, rows)
 
 
-def _enforced(view: View, made: Any, rows: pl.DataFrame) -> pl.DataFrame:
+def derive(view: Derived, transform: Transform, given: pl.DataFrame) -> pl.DataFrame:
+    """The features of a derived view for each row: `given` has the parents' keys, their features as `view.feature`, the
+    request fields and `at`. Only the view's own columns come back, in their declared types."""
+    return _made(view, transform, given)
+
+
+def _enforced(view: View | Derived, made: Any, rows: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(made, pl.DataFrame):
         raise UserCodeError(f"view {view.name!r} returned {type(made).__name__}; return a polars DataFrame")
     if made.height != rows.height:
@@ -116,7 +120,7 @@ def fits(given: pl.DataType, wanted: pl.DataType) -> bool:
     return given in (wanted, pl.Null)
 
 
-def _cast(view: View, frame: pl.DataFrame) -> pl.DataFrame:
+def _cast(view: View | Derived, frame: pl.DataFrame) -> pl.DataFrame:
     wanted = {f.name: POLARS_TYPES[f.dtype] for f in stored(view)}
     for name, dtype in wanted.items():
         if not fits(frame.schema[name], dtype):
@@ -130,7 +134,7 @@ def _cast(view: View, frame: pl.DataFrame) -> pl.DataFrame:
     return made.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _check_bounds(view: View, feature: RowFeature, values: pl.Series, rows: pl.DataFrame) -> None:
+def _check_bounds(view: View | Derived, feature: RowFeature, values: pl.Series, rows: pl.DataFrame) -> None:
     if not feature.nullable and (at := values.is_null().arg_max()) is not None and values[at] is None:
         raise UserCodeError(
             f"view {view.name!r}, feature {feature.name!r}: it is null, and declared nullable=False, "
@@ -145,27 +149,6 @@ def _check_bounds(view: View, feature: RowFeature, values: pl.Series, rows: pl.D
                 f"view {view.name!r}, feature {feature.name!r}: {values[at]} is not {sign} {bound}, "
                 f"for the row {rows.row(at, named=True)}"
             )
-
-
-def check_parity(view: View, transform: Transform, rows: pl.DataFrame) -> None:
-    """Whole batch = row by row = chunks, bit for bit, on a sample. Raises `ParityError` with the first differing
-    row."""
-    sample = rows.head(PARITY_ROWS)
-    names = [f.name for f in stored(view)]
-    codec = row_codec(view)
-    whole = make_rows(view, transform, sample).select(names).rows()
-    for size in CHUNKS:
-        pieces = [make_rows(view, transform, sample.slice(i, size)) for i in range(0, sample.height, size)]
-        chunked = pl.concat(pieces).select(names).rows() if pieces else []
-        for at, (one, other) in enumerate(zip(whole, chunked, strict=True)):
-            if codec.encode(one) != codec.encode(other):
-                one_row, other_row = dict(zip(names, one, strict=True)), dict(zip(names, other, strict=True))
-                shown = sample.drop(ID, BATCH, strict=False).row(at, named=True)
-                raise ParityError(
-                    f"view {view.name!r} depends on how its rows are batched. Row {at} of the sample, "
-                    f"{shown}, gives {one_row} in a batch of {sample.height} and {other_row} in "
-                    f"batches of {size}. A feature may depend on its own row alone; across rows use windows."
-                )
 
 
 def _user_error(view: View | Derived, method: str, error: Exception, given: str = "") -> UserCodeError:

@@ -14,8 +14,9 @@ import polars as pl
 
 from mlplat.errors import InvalidInput
 from mlplat.features.definitions import Source, View
+from mlplat.features.parity import check_parity
 from mlplat.features.tables import BATCH, ID, EventTable
-from mlplat.features.transform import POLARS_TYPES, Transform, check_parity, fits, instance, make_rows
+from mlplat.features.transform import POLARS_TYPES, Transform, fits, instance, make_rows
 from mlplat.features.validate import KEY_TYPES
 
 INLINE_ROWS = 1_000
@@ -68,7 +69,7 @@ class ViewRows:
         if view.code is not None:
             self._materialize(view)
             return self.view_table(view).read(after_batch=after_batch)
-        columns = [*view.keys, view.source.time, ID, BATCH, *view.value_columns(), *_columns(view)]
+        columns = [*view.identity_columns(), ID, BATCH, *view.value_columns(), *_columns(view)]
         rows = self.source_table(view.source).read([*dict.fromkeys(columns)], after_batch=after_batch)
         return make_rows(view, None, rows).with_columns(rows[BATCH]) if view.rows else rows
 

@@ -15,7 +15,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mlplat.features.definitions import WindowFeature
+from mlplat.features.asof import History
+from mlplat.features.definitions import View, WindowFeature
 from mlplat.features.exact import FixedPoint
 
 Floats = npt.NDArray[np.float64]
@@ -27,6 +28,23 @@ EXACT = 2.0**53
 MANY = 64
 # From here on a float rounds to infinity.
 _LIMIT = Fraction(2) ** 1024 - Fraction(2) ** 970
+
+
+def lower(at_us: Ints, window_us: int, tile_us: int | None) -> Ints:
+    """Where windows that end at `at_us` begin: `at - window`, rounded down to a multiple of the tile since the epoch."""
+    begin: Ints = at_us - window_us
+    return begin if tile_us is None else begin - np.mod(begin, tile_us)
+
+
+def bounds(view: View, history: History, queries: Ints, at_us: Ints) -> dict[int, tuple[Ints, Ints]]:
+    """By window length, the positions [lo, hi) of the history that each query's window covers."""
+    start = history.start(queries)
+    end = np.maximum(history.position(queries, at_us, inclusive=view.closed == "both"), start)
+    begin = {length: lower(at_us, length, view.tile_us) for length in {w.window_us for w in view.windows}}
+    return {
+        length: (np.maximum(history.position(queries, moment, inclusive=False), start), end)
+        for length, moment in begin.items()
+    }
 
 
 class Column:

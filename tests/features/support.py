@@ -52,19 +52,47 @@ def row_bytes(ref: FeatureRef, columns: Mapping[str, Sequence[Any]]) -> list[byt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
+    """A version of an event; `created_us` None is known at its time."""
+
     entity: tuple[Any, ...]
     time_us: int
     id: int
     values: Mapping[str, Any]
+    created_us: int | None = None
+
+    @property
+    def known_us(self) -> int:
+        return self.time_us if self.created_us is None else self.created_us
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return self.time_us, self.known_us, self.id
 
 
-def window_value(feature: WindowFeature, events: Iterable[Event], entity: tuple[Any, ...], at_us: int) -> Any:
+def visible(events: Iterable[Event], entity: tuple[Any, ...], known_us: int) -> list[Event]:
+    """Of each event of the entity, the version that was known: the one with the latest `created` until then."""
+    versions: dict[tuple[int, int], Event] = {}
+    for event in sorted(events, key=lambda e: e.known_us):
+        if None not in entity and event.entity == entity and event.known_us <= known_us:
+            versions[event.time_us, event.id] = event
+    return sorted(versions.values(), key=lambda e: e.order)
+
+
+def window_value(
+    feature: WindowFeature,
+    events: Iterable[Event],
+    entity: tuple[Any, ...],
+    at_us: int,
+    *,
+    known_us: int | None = None,
+    tile_us: int | None = None,
+    closed: str = "left",
+) -> Any:
     """The definition of a window, word for word."""
-    inside = [
-        event
-        for event in sorted(events, key=lambda e: (e.time_us, e.id))
-        if None not in entity and event.entity == entity and at_us - feature.window_us <= event.time_us < at_us
-    ]
+    begin = at_us - feature.window_us
+    begin = begin if tile_us is None else begin // tile_us * tile_us
+    end = at_us if closed == "left" else at_us + 1
+    inside = [e for e in visible(events, entity, at_us if known_us is None else known_us) if begin <= e.time_us < end]
     if feature.column is None:
         return len(inside)
     values = [v for event in inside if (v := event.values[feature.column]) is not None]
@@ -82,10 +110,12 @@ def window_value(feature: WindowFeature, events: Iterable[Event], entity: tuple[
     }[feature.aggregate]()
 
 
-def newest_row(events: Iterable[Event], entity: tuple[Any, ...], at_us: int, ttl_us: int | None) -> Event | None:
+def newest_row(
+    events: Iterable[Event], entity: tuple[Any, ...], at_us: int, ttl_us: int | None, known_us: int | None = None
+) -> Event | None:
     """The definition of the newest row, word for word."""
-    known = [e for e in events if None not in entity and e.entity == entity and e.time_us <= at_us]
-    newest = max(known, key=lambda e: (e.time_us, e.id), default=None)
+    known = visible(events, entity, at_us if known_us is None else known_us)
+    newest = max((e for e in known if e.time_us <= at_us), key=lambda e: e.order, default=None)
     if newest is None or (ttl_us is not None and at_us - newest.time_us > ttl_us):
         return None
     return newest
