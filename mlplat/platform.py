@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from mlplat.clock import Clock, SystemClock, iso
 from mlplat.config import Environment, Settings
 from mlplat.decision import Act
 from mlplat.errors import InvalidInput, Refused, unknown
+from mlplat.features.catalogue import ModelUse
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
@@ -72,7 +73,7 @@ class Platform:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        store = FeatureStore(self.home, clock=self._clock, pool=self._transform)
+        store = FeatureStore(self.home, clock=self._clock, pool=self._transform, models=self._model_uses)
         self._closing.callback(store.close)
         return store
 
@@ -274,6 +275,15 @@ class Platform:
 
         _ = self.session
         return transform_on_pool(view, rows)
+
+    def _model_uses(self) -> Iterator[ModelUse]:
+        """The registered models, with the training sets that they were made of. None where nothing was recorded yet."""
+        if self._settings.metadata is None and not self._database.exists():
+            return
+        for name in self.metadata.names():
+            for version in self.metadata.versions(name):
+                snapshot = self.metadata.run(version.run_id)["tags"].get("snapshot", "")
+                yield ModelUse(name=name, version=version.version, snapshot=snapshot)
 
     def _admit(self, demand: Demand, progress: Progress) -> None:
         """Refuse what can never run; say what a demand that must wait is waiting for."""

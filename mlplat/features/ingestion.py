@@ -159,7 +159,7 @@ class Ingestion:
             self._current = (stamp, {})
         views = self._current[1]
         if source.name not in views:
-            views[source.name] = self._registry.current(source.name)
+            views[source.name] = self._registry.live_on(source.name)
         return views[source.name]
 
     def _waiting(self) -> list[tuple[int, dict[str, Any]]]:

@@ -114,6 +114,14 @@ class LmdbStore(_Store):
             for key, blob in zip(keys, change([_bytes(txn.get(key)) for key in keys]), strict=True):
                 txn.put(key, blob)
 
+    def delete(self, view: str, version: str) -> None:
+        """Remove every blob of a view version."""
+        prefix = f"{view}@{version}/".encode()
+        with self._begin(write=True) as txn, txn.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            while found and bytes(cursor.key()).startswith(prefix):
+                found = cursor.delete()
+
 
 class PushLog(_Store):
     """Events that were pushed and are not in a table yet, in order. Several processes may append and remove."""

@@ -114,6 +114,7 @@ class OnlineFeatures:
         key = (ref.view, ref.version)
         if key not in self._plans:
             view = self._registry.view(ref.view, ref.version)
+            assert isinstance(view, View)
             self._plans[key] = _WindowPlan(view) if view.windows else _RowPlan(view)
         return self._plans[key]
 

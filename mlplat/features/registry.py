@@ -1,5 +1,8 @@
-"""The register of sources and view versions: one immutable JSON file each, so that any process of the machine can
-read it."""
+"""The register of sources and view versions: one JSON file for each, so that any process of the machine can read it.
+
+A version's file never changes what makes a value; what people say of it (owner, tags, description) is that of the last
+file. A version is live, and kept fresh, until it is retired.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from mlplat.errors import Refused, unknown
-from mlplat.features.definitions import Source, View
+from mlplat.features.definitions import AnyView, Source, View, view_from_json
 from mlplat.features.tables import locked
 
 
@@ -20,9 +23,10 @@ from mlplat.features.tables import locked
 class ViewVersion:
     """A view as it was applied: its definition, without the transform's object, and when (microseconds UTC)."""
 
-    view: View
+    view: AnyView
     version: str
     applied_at_us: int
+    retired: bool = False
 
 
 def write_atomically(path: Path, raw: bytes) -> None:
@@ -42,11 +46,12 @@ class Registry:
         self._root = root
 
     def put_source(self, source: Source) -> None:
-        """Refused if another source has the name."""
+        """Refused if another source has the name. What people say of it may change."""
+        path = self._root / "sources" / f"{source.name}.json"
+        raw = orjson.dumps(source.to_json(), option=orjson.OPT_INDENT_2)
         with locked(self._root / "lock"):
-            if not self.has_source(source):
-                path = self._root / "sources" / f"{source.name}.json"
-                write_atomically(path, orjson.dumps(source.to_json(), option=orjson.OPT_INDENT_2))
+            if not self.has_source(source) or path.read_bytes() != raw:
+                write_atomically(path, raw)
 
     def has_source(self, source: Source) -> bool:
         """Refused if another source has the name."""
@@ -70,52 +75,88 @@ class Registry:
             raise unknown("source", name, self.sources())
         return Source.from_json(orjson.loads(path.read_bytes()))
 
-    def put_view(self, view: View, *, now_us: int) -> bool:
-        """Add a version; False if the current one is the same. An older one that is applied again becomes current."""
+    def delete_source(self, name: str) -> None:
+        (self._root / "sources" / f"{name}.json").unlink(missing_ok=True)
+
+    def put_view(self, view: AnyView, *, now_us: int) -> bool:
+        """Make it the current version; False if it is already, and nothing is said anew. A retired one is live again."""
+        value = view.to_json()
         with locked(self._root / "lock"):
-            history = self.history(view.name)
-            if history and history[-1].version == view.version:
-                return False
-            value = {"version": view.version, "applied_at_us": now_us, "view": view.to_json()}
-            name = f"{view.name}.{len(history) + 1:06d}.{view.version}.json"
-            write_atomically(self._root / "views" / name, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+            self._retired(view.name, view.version).unlink(missing_ok=True)
+            files = self._files(view.name)
+            newest = orjson.loads(files[-1].read_bytes()) if files else None
+            if newest is not None and newest["version"] == view.version:
+                if newest["view"] == value:
+                    return False
+                now_us = newest["applied_at_us"]
+            record = {"version": view.version, "applied_at_us": now_us, "view": value}
+            name = f"{view.name}.{len(files) + 1:06d}.{view.version}.json"
+            write_atomically(self._root / "views" / name, orjson.dumps(record, option=orjson.OPT_INDENT_2))
         return True
+
+    def retire(self, name: str, version: str, *, now_us: int) -> None:
+        """The version stays in the history and is not kept fresh any more."""
+        write_atomically(self._retired(name, version), orjson.dumps({"retired_at_us": now_us}))
 
     def views(self) -> list[str]:
         return sorted({path.name.split(".")[0] for path in (self._root / "views").glob("*.json")})
 
     def history(self, name: str) -> list[ViewVersion]:
-        """Oldest first; empty if the name is unknown."""
-        return [_read(path) for path in sorted((self._root / "views").glob(f"{glob.escape(name)}.*.json"))]
+        """In the order in which they were applied, oldest first; empty if the name is unknown."""
+        entries: list[ViewVersion] = []
+        for path in self._files(name):
+            entry = self._entry(path)
+            if entries and entries[-1].version == entry.version:
+                entries.pop()
+            entries.append(entry)
+        return entries
 
-    def view(self, name: str, version: str | None = None) -> View:
-        """The current version, or the one asked for. `NotFound` with the near names."""
+    def view(self, name: str, version: str | None = None) -> AnyView:
+        """The current version, or the one asked for. `NotFound` with the near names; `Refused` if it is retired."""
         history = self.history(name)
         if not history:
             raise unknown("view", name, self.views(), remedy="Views are added with platform.features.apply(view).")
-        if version is None:
-            return history[-1].view
-        for entry in history:
-            if entry.version == version:
+        live = [entry for entry in history if not entry.retired]
+        if version is None and not live:
+            raise Refused(f"every version of view {name!r} is retired; apply one to use it again")
+        for entry in reversed(history):
+            if entry.version == (version or live[-1].version):
+                if entry.retired:
+                    raise Refused(f"version {version} of view {name!r} is retired; apply it to use it again")
                 return entry.view
-        raise unknown(f"version of view {name!r}", version, [entry.version for entry in history])
+        raise unknown(f"version of view {name!r}", str(version), [entry.version for entry in history])
 
-    def current(self, source: str) -> list[View]:
-        """The current versions of the views on a source."""
-        latest = [self.view(name) for name in self.views()]
-        return [view for view in latest if view.source.name == source]
+    def live(self) -> list[AnyView]:
+        """Every version of every view that is not retired, each once."""
+        found = {e.version: e.view for name in self.views() for e in self.history(name) if not e.retired}
+        return list(found.values())
+
+    def live_on(self, source: str) -> list[View]:
+        """The live versions of the views on a source."""
+        return [view for view in self.live() if isinstance(view, View) and view.source.name == source]
 
     def stamp(self) -> frozenset[str]:
-        """Changes whenever a view is applied: what a cache of `current` compares."""
-        try:
-            return frozenset(os.listdir(self._root / "views"))
-        except FileNotFoundError:
-            return frozenset()
+        """Changes whenever a view is applied or retired: what a cache of `live_on` compares."""
+        return frozenset(_listed(self._root / "views") + _listed(self._root / "retired"))
+
+    def _files(self, name: str) -> list[Path]:
+        return sorted((self._root / "views").glob(f"{glob.escape(name)}.*.json"))
+
+    def _retired(self, name: str, version: str) -> Path:
+        return self._root / "retired" / f"{name}@{version}.json"
+
+    def _entry(self, path: Path) -> ViewVersion:
+        raw = orjson.loads(path.read_bytes())
+        view = view_from_json(raw["view"])
+        retired = self._retired(view.name, raw["version"]).exists()
+        return ViewVersion(view=view, version=raw["version"], applied_at_us=raw["applied_at_us"], retired=retired)
 
 
-def _read(path: Path) -> ViewVersion:
-    raw = orjson.loads(path.read_bytes())
-    return ViewVersion(view=View.from_json(raw["view"]), version=raw["version"], applied_at_us=raw["applied_at_us"])
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _spell(source: Source) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -16,10 +16,14 @@ import pyarrow as pa
 from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
-from mlplat.features.definitions import Source, View
+from mlplat.features import offline, parity
+from mlplat.features.asof import NEVER_US
+from mlplat.features.catalogue import Catalogue, Entry, Models, Users
+from mlplat.features.definitions import AT, AnyView, Derived, Source, View
+from mlplat.features.derived_views import DerivedViews, Stored
 from mlplat.features.ingestion import Ingested, Ingestion
 from mlplat.features.lmdb_store import LmdbStore
-from mlplat.features.offline import empty_rows, join
+from mlplat.features.offline import empty_rows
 from mlplat.features.push import to_us
 from mlplat.features.reader import OnlineFeatures, open_reader
 from mlplat.features.registry import Registry, ViewVersion
@@ -29,6 +33,7 @@ from mlplat.features.view_rows import Pool, ViewRows
 from mlplat.model.signature import FeatureRef
 
 FLUSH_S = 5.0
+Known = Literal["then", "now"] | datetime
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["FeatureStore", "open_reader"]
@@ -37,19 +42,22 @@ __all__ = ["FeatureStore", "open_reader"]
 class FeatureStore:
     """Sources, views, and both ways to read them. Thread-safe; several processes of one machine may open one home."""
 
-    def __init__(self, home: Path, *, clock: Clock, pool: Pool) -> None:
+    def __init__(self, home: Path, *, clock: Clock, pool: Pool, models: Models = tuple) -> None:
+        """`pool` makes rows on an actor pool; `models` lists the registered models, for the catalogue."""
         self._home = home
         self._clock = clock
         self._registry = Registry(home / "features")
         self._store = LmdbStore(home / "online")
         self._rows = ViewRows(home, pool)
         self._ingestion = Ingestion(home, self._registry, self._store, self._rows)
+        self._derived = DerivedViews(self._registry)
+        self._catalogue = Catalogue(self._registry, home / "training_sets", models)
         self._reader = OnlineFeatures(self._store, self._registry)
         self._stopped = threading.Event()
         self._starting = threading.Lock()
         self._flusher: threading.Thread | None = None
 
-    def apply(self, *views: View) -> list[ViewVersion]:
+    def apply(self, *views: AnyView) -> list[ViewVersion]:
         """Make these definitions the current versions, and bring the online store up to date with them.
 
         The same definition again changes nothing. A transform is checked for parity on the data that is there, or on
@@ -57,20 +65,53 @@ class FeatureStore:
         has not.
         """
         for view in views:
-            if not isinstance(view, View):
+            if not isinstance(view, View | Derived):
                 raise InvalidInput(
                     f"apply takes views, and got {type(view).__name__}; declare one with @F.view(source)"
                 )
         for view in views:
-            self._registry.put_source(view.source)
-            self._rows.use(view)
+            if isinstance(view, Derived):
+                self._apply_derived(view)
+            else:
+                self._apply_stored(view)
+        return [self._registry.history(view.name)[-1] for view in views]
+
+    def _apply_stored(self, view: View) -> None:
+        self._registry.put_source(view.source)
+        self._rows.use(view)
+        self._ingestion.flush()
+        self._ingestion.catch_up_view(view)
+        if self._registry.put_view(view, now_us=self._clock.now_us()):
+            # What was pushed before the pushing process could see the view.
             self._ingestion.flush()
             self._ingestion.catch_up_view(view)
-            if self._registry.put_view(view, now_us=self._clock.now_us()):
-                # What was pushed before the pushing process could see the view.
-                self._ingestion.flush()
-                self._ingestion.catch_up_view(view)
-        return [self._registry.history(view.name)[-1] for view in views]
+
+    def _apply_derived(self, view: Derived) -> None:
+        self._derived.use(view)
+        self._check_derived(view)
+        self._registry.put_view(view, now_us=self._clock.now_us())
+
+    def _check_derived(self, view: Derived) -> None:
+        """Parity on moments of the first source that it stands on; with request fields it waits for the first join."""
+        stored = self._made_of([view])
+        rows = self._rows.of(stored[0])
+        if rows.is_empty() or {key for parent in stored for key in parent.keys} != set(view.keys):
+            return
+        absent = [pl.lit(None).alias(key) for key in view.keys if key not in stored[0].keys]
+        moments = rows.head(parity.ROWS).select(*stored[0].keys, pl.col(stored[0].source.time).alias(AT), *absent)
+        self._derived.columns(moments, [view], time=AT, stored=self._stored(moments, AT, None))
+
+    def retire(self, view: AnyView | str, version: str | None = None) -> None:
+        """Stop keeping a version fresh (default: the current one), and delete its features. The history keeps it.
+
+        Refused, with the list of its users, while a model, a training set or a derived view is made of it.
+        """
+        found = self._resolve(view) if version is None else self._registry.view(_name(view), version)
+        self._catalogue.refuse_if_used(found.name, found.version)
+        self._registry.retire(found.name, found.version, now_us=self._clock.now_us())
+        if isinstance(found, View):
+            self._store.delete(found.name, found.version)
+            self._rows.forget(found)
 
     def ingest(self, source: Source, data: Any, *, batch_id: str | None = None) -> Ingested:
         """Add a batch of events: a polars, pandas or Arrow table, rows as dicts, or the path of Parquet or CSV.
@@ -91,35 +132,46 @@ class FeatureStore:
         """Bring pushed events into the tables now."""
         self._ingestion.flush()
 
-    def join(self, frame: Any, views: Sequence[View | FeatureRef | str], *, time: str) -> pl.DataFrame:
-        """The rows of `frame`, in their order, with `view.feature` columns as they were known at `time` (with a time
-        zone).
+    def join(
+        self, frame: Any, views: Sequence[AnyView | FeatureRef | str], *, time: str, known: Known = "then"
+    ) -> pl.DataFrame:
+        """The rows of `frame`, in their order, with `view.feature` columns as of `time` (with a time zone).
 
-        A view may be given by its pinned version, as a model has it, or by name for the current one.
+        A view may be given by its pinned version, as a model has it, or by name for the current one. Where a source says
+        when a row became known, a row of the frame sees what was known "then", at its own time; with `known="now"` all
+        that is known now, or with a moment what was known at it.
         """
         self._ingestion.flush()
         rows = labelled.with_time(labelled.to_polars(frame), time)
-        return join(rows, [self._resolve(view) for view in views], time=time, rows_of=lambda v: self._rows_of(v, rows))
+        pinned = [self._resolve(view) for view in views]
+        offline.check(rows, pinned)
+        stored = self._stored(rows, time, _known_us(known))
+        return rows.hstack(self._derived.columns(rows, pinned, time=time, stored=stored))
 
     def training_set(
         self,
         name: str,
         labels: Any,
-        views: Sequence[View | str],
+        views: Sequence[AnyView | str],
         *,
         label: str,
         time: str,
         request: Sequence[str] | None = None,
+        known: Known = "then",
     ) -> TrainingSet:
         """Labels with the features known at each label's time, stored under the home and pinned to exact versions.
 
         `request` names the columns that a caller of the model will send as inputs; the default is every column that
-        is no key, label or time. A key is an input only if it is named here.
+        is no key, label or time. A key, or a field that only a derived view takes, is an input only if it is named here.
+        `known` is as in `join`.
         """
         pinned = [self._resolve(view) for view in views]
         rows = labelled.checked(name, labelled.with_time(labelled.to_polars(labels), time), label, time)
-        joined = self.join(rows, pinned, time=time)
-        sources = {view.source.name: self._rows.source_table(view.source).version() for view in pinned}
+        joined = self.join(rows, pinned, time=time, known=known)
+        sources = {
+            source.name: self._rows.source_table(source).version()
+            for source in dict.fromkeys(view.source for view in self._made_of(pinned))
+        }
         return labelled.write(
             self._home / "training_sets" / name,
             joined,
@@ -127,7 +179,7 @@ class FeatureStore:
             sources,
         )
 
-    def online(self, view: View | str, keys: Mapping[str, Sequence[Any]], *, at: datetime | None = None) -> pa.Table:
+    def online(self, view: AnyView | str, keys: Mapping[str, Sequence[Any]], *, at: datetime | None = None) -> pa.Table:
         """Features of many entities now, or at `at`: the keys, the features, and `status` (ok, missing or expired)
         per row."""
         ref = self._resolve(view).ref
@@ -153,7 +205,7 @@ class FeatureStore:
         assert newest is None or isinstance(newest, datetime)
         return newest
 
-    def view(self, name: str, version: str | None = None) -> View:
+    def view(self, name: str, version: str | None = None) -> AnyView:
         """A registered definition: the current one, or the version asked for."""
         return self._registry.view(name, version)
 
@@ -167,6 +219,24 @@ class FeatureStore:
             raise unknown("view", name, self._registry.views())
         return found
 
+    def search(
+        self, text: str = "", *, owner: str | None = None, tag: str | None = None, entity: str | None = None
+    ) -> list[Entry]:
+        """The catalogue: views that have the words of `text` in their name, features, source, description or tags."""
+        return self._catalogue.search(text, owner=owner, tag=tag, entity=entity)
+
+    def users(self, view: AnyView | str, *, version: str | None = None, feature: str | None = None) -> Users:
+        """The models, training sets and derived views made of a view: of any version or one, of all of it or one feature."""
+        name = _name(view)
+        self._registry.view(name, version)
+        if feature is not None and all(f.name != feature for v in self.history(name) for f in v.view.fields):
+            raise unknown(f"feature of view {name!r}", feature, [f.name for f in self._registry.view(name).fields])
+        return self._catalogue.users(name, version=version, feature=feature)
+
+    def lineage(self, view: AnyView | str, version: str | None = None) -> dict[str, Any]:
+        """What a view is made of, down to its sources."""
+        return self._catalogue.lineage(_name(view), version)
+
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""
         self._stopped.set()
@@ -176,15 +246,31 @@ class FeatureStore:
         self._ingestion.close()
         self._store.close()
 
-    def _resolve(self, view: View | FeatureRef | str) -> View:
-        if isinstance(view, View):
+    def _resolve(self, view: AnyView | FeatureRef | str) -> AnyView:
+        if isinstance(view, View | Derived):
             known = self._registry.view(view.name, view.version)
-            if view.transform is not None:
+            if isinstance(view, View) and view.transform is not None:
                 self._rows.use(view)
             return known
         if isinstance(view, FeatureRef):
             return self._registry.view(view.view, view.version)
         return self._registry.view(view)
+
+    def _made_of(self, views: Sequence[AnyView]) -> list[View]:
+        """The stored views that these are made of, and themselves where they are stored."""
+        found: list[View] = []
+        for view in views:
+            if isinstance(view, View):
+                found.append(view)
+            else:
+                found += self._made_of([self._registry.view(ref.view, ref.version) for ref in view.parents])
+        return found
+
+    def _stored(self, rows: pl.DataFrame, time: str, known_us: int | None) -> Stored:
+        def columns(view: View) -> list[pl.Series]:
+            return offline.columns(rows, view, time=time, rows_of=lambda v: self._rows_of(v, rows), known_us=known_us)
+
+        return columns
 
     def _rows_of(self, view: View, frame: pl.DataFrame) -> pl.DataFrame:
         rows = self._rows.of(view)
@@ -205,6 +291,20 @@ class FeatureStore:
                 _LOG.warning("pushed events could not be brought into their tables yet: %s", error)
 
 
+def _name(view: AnyView | str) -> str:
+    return view if isinstance(view, str) else view.name
+
+
+def _known_us(known: Known) -> int | None:
+    if known == "then":
+        return None
+    if isinstance(known, datetime):
+        return _aware_us(known, "known")
+    if known == "now":
+        return int(NEVER_US) - 1
+    raise InvalidInput(f"known={known!r} must be 'then', 'now' or a datetime with a zone")
+
+
 def _values(key: str, keys: Mapping[str, Sequence[Any]], ref: FeatureRef) -> list[Any]:
     if key not in keys:
         raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
@@ -213,7 +313,7 @@ def _values(key: str, keys: Mapping[str, Sequence[Any]], ref: FeatureRef) -> lis
     return [value.item() if isinstance(value, np.generic) else value for value in keys[key]]
 
 
-def _aware_us(at: datetime) -> int:
+def _aware_us(at: datetime, argument: str = "at") -> int:
     if at.tzinfo is None:
-        raise InvalidInput(f"at={at.isoformat()} has no time zone; say which, as in datetime(..., tzinfo=UTC)")
+        raise InvalidInput(f"{argument}={at.isoformat()} has no time zone; say which, as in datetime(..., tzinfo=UTC)")
     return to_us(at)

@@ -6,6 +6,7 @@ Made rows are kept in a table of the view version, and made only for events that
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,7 +49,14 @@ class ViewRows:
             self._live[view.version] = (view, instance(view))
 
     def can_make(self, view: View) -> bool:
-        return view.code is None or view.version in self._live
+        return view.code is None or view.module is not None or view.version in self._live
+
+    def forget(self, view: View) -> None:
+        """Delete what was made for a version that is retired."""
+        self._live.pop(view.version, None)
+        table = self.view_table(view)
+        with table.lock():
+            shutil.rmtree(table.path, ignore_errors=True)
 
     def make(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
         """Rows of the view, here and now. One call of a user's code at a time: it need not be thread-safe."""

@@ -38,8 +38,8 @@ def test_versions_are_listed_in_the_order_in_which_they_were_applied(tmp_path: P
     assert [(e.version, e.applied_at_us) for e in registry.history("sold")] == [(hour.version, 1), (day.version, 3)]
     assert registry.view("sold") == day
     assert registry.view("sold", hour.version) == hour
-    assert registry.current("sales") == [day]
-    assert registry.current("other") == []
+    assert registry.live_on("sales") == [hour, day]
+    assert registry.live_on("other") == []
 
 
 def test_a_view_whose_name_begins_another_is_its_own(tmp_path: Path) -> None:
