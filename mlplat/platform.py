@@ -34,6 +34,7 @@ from mlplat.serve.log import read_log
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
     from mlplat.serve.endpoint import Endpoint
+    from mlplat.serve.parity import Parity
     from mlplat.train import Progress, Promotion, TrainedModel, TrainSettings
 
 DECISIONS_SHOWN = 10
@@ -202,6 +203,22 @@ class Platform:
 
             flush_log()
         return read_log(self.home, name)
+
+    def parity(self, name: str) -> Parity:
+        """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
+        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
+        """
+        from mlplat.serve import parity
+
+        table = self.predictions(name)
+        log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
+        parts = []
+        for (version,), rows in log.group_by("version", maintain_order=True):
+            model = self.metadata.version(name, int(str(version)))
+            signature = self.load(model).signature
+            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
+            parts.append(parity.compare(rows, batch, signature))
+        return parity.merged(parts)
 
     def gold(self, name: str) -> ModelVersion:
         """The gold version of a name. `Refused` if it has none, `NotFound` if nothing has the name."""

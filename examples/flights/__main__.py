@@ -10,7 +10,7 @@ from pathlib import Path
 import mlplat
 from examples.flights import data, features
 from examples.flights.figures import Figures
-from examples.flights.replay import compare, replay
+from examples.flights.replay import replay
 from mlplat.errors import Refused
 from mlplat.model import mlp
 from mlplat.train import TrainSettings
@@ -47,8 +47,8 @@ def main() -> None:
             figures.add(replay(platform, endpoint, week))
 
         with figures.stage("parity", "the same flights in batch, from tables that got their events only by push"):
-            batch = platform.predict(NAME, week.schedule, time="scheduled_at")
-            figures.add(compare(platform.predictions(NAME), batch))
+            parity = platform.parity(NAME)
+            figures.add({"parity_features": parity.differing, "parity_max_abs_diff": parity.max_abs_diff})
 
         with figures.stage("quality", f"every flight from {days.live:%d %B} on, {(days.end - days.live).days} days"):
             ingest(platform, flights.between(days.live, days.end))

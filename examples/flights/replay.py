@@ -1,4 +1,4 @@
-"""A stretch of history through the live endpoint, and the check that online and offline gave the same."""
+"""A stretch of history through the live endpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pyarrow as pa
 import mlplat
 from examples.flights import data, features
 from mlplat.errors import MlplatError
-from mlplat.features.parity import differing_rows
 from mlplat.serve.endpoint import Endpoint
 
 ASKED = ["origin", "dest", "carrier", "tailnum", "hour", "weekday", "distance"]
@@ -83,13 +82,3 @@ def answers(log: pa.Table) -> pl.DataFrame:
         if frame.width
         else pl.DataFrame({"request_id": []})
     )
-
-
-def compare(log: pa.Table, batch: pl.DataFrame) -> dict[str, float]:
-    """Features by their bytes, probabilities by their distance, flight by flight."""
-    online = answers(log).rename({"output.probability": "probability"})
-    asked = online.select("request_id")
-    offline = asked.join(batch, left_on="request_id", right_on="flight_id", how="inner", maintain_order="left")
-    refs = [view.ref for view in features.views]
-    distance = (online["probability"] - offline["probability"]).abs().max()
-    return {"parity_features": len(differing_rows(online, offline, refs)), "parity_max_abs_diff": float(distance)}

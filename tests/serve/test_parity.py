@@ -1,0 +1,57 @@
+"""The log against batch: what differs, in which features, and by how much."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from mlplat.model.signature import FeatureRef, Field, Signature
+from mlplat.serve.parity import ASKED_AT, asked, compare, merged
+
+REF = FeatureRef(
+    view="v", version="1", keys=("shop",), fields=(Field(name="x", dtype="float64"), Field(name="n", dtype="int64"))
+)
+SIGNATURE = Signature(
+    entities=(Field(name="shop", dtype="string"),),
+    request=(Field(name="latency_us", dtype="float64"), Field(name="shop", dtype="string")),
+    features=(REF,),
+    outputs=(Field(name="p", dtype="float64"), Field(name="word", dtype="string")),
+)
+LOG = pl.DataFrame(
+    {
+        "prediction_id": ["a", "b", "c"],
+        "at": [1, 2, 3],
+        "shop": ["s", "s", None],
+        "request.latency_us": [0.5, 1.5, 2.5],
+        "v.x": [1.0, None, -0.0],
+        "v.n": [1, 2, 3],
+        "output.p": [0.5, 0.25, 0.1],
+        "output.word": ["yes", "no", "no"],
+    }
+)
+BATCH = LOG.rename({"output.p": "p", "output.word": "word"})
+
+
+def test_the_questions_come_back_under_their_own_names() -> None:
+    frame = asked(LOG, SIGNATURE)
+    assert frame.columns == [ASKED_AT, "shop", "latency_us"]
+    assert frame["latency_us"].to_list() == [0.5, 1.5, 2.5]
+
+
+def test_the_same_is_the_same() -> None:
+    parity = compare(LOG, BATCH, SIGNATURE)
+    assert parity
+    assert (parity.rows, parity.differing, parity.first, parity.max_abs_diff) == (3, 0, None, 0.0)
+
+
+def test_what_differs_is_named_with_nulls_and_signs() -> None:
+    other = BATCH.with_columns(pl.Series("v.x", [1.0, 0.0, 0.0]), p=pl.col("p") + pl.Series([0.0, 0.5, 0.0]))
+    parity = compare(LOG, other, SIGNATURE)
+    assert not parity
+    assert (parity.differing, parity.by_feature, parity.first, parity.max_abs_diff) == (2, {"v.x": 2}, "b", 0.5)
+    both = merged([compare(LOG, BATCH, SIGNATURE), parity])
+    assert (both.rows, both.differing, both.by_feature, both.first, both.max_abs_diff) == (6, 2, {"v.x": 2}, "b", 0.5)
+
+
+def test_no_log_has_nothing_to_differ() -> None:
+    assert merged([]).rows == 0
+    assert compare(LOG.head(0), BATCH.head(0), SIGNATURE)
