@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NEVER_US = np.int64(2**62)
+MANY = 100_000
+# With times within 70 years, entity and time fit in one number.
+NEAR = 2**20 * 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,29 +41,61 @@ class History:
 
     def position(self, queries: Ints, at_us: Ints, *, inclusive: bool) -> Ints:
         """For each query, how many rows (from the start of the order) come before `at_us` in its entity and all entities
-        before it; with `inclusive`, those at `at_us` too. For entities without rows, 0."""
+        before it; with `inclusive`, those at `at_us` too. For entities without rows, 0 or what is before them."""
         row, query = _composite(self.entities, self.moments, np.maximum(queries, 0), at_us)
-        found = np.searchsorted(row, query, side="right" if inclusive else "left")
+        found = _search(row, query, side="right" if inclusive else "left")
         return np.where(queries >= 0, found, 0)
 
-    def start(self, queries: Ints) -> Ints:
-        """For each query, the position of its entity's first row."""
-        return np.where(queries >= 0, np.searchsorted(self.entities, np.maximum(queries, 0), side="left"), 0)
+
+def _search(ordered: Ints, wanted: Ints, *, side: Literal["left", "right"]) -> Ints:
+    """`searchsorted`; many are looked up in their order, so that each finds in the cache what the one before it read."""
+    if len(wanted) < MANY:
+        return np.searchsorted(ordered, wanted, side=side)
+    order = pl.Series(wanted).arg_sort().to_numpy()
+    found = np.empty(len(wanted), dtype=np.int64)
+    found[order] = np.searchsorted(ordered, wanted[order], side=side)
+    return found
 
 
 def rows_of(rows: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...], time: str, created: str | None) -> Rows:
     """`rows` has the keys, `time`, `_id` and `created` if it is given; `queries` has the keys."""
-    names = [f"_key{i}" for i in range(len(keys))]
-    left = rows.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
-    right = queries.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
-    entities = left.unique(maintain_order=True).drop_nulls().with_row_index("_code")
+    entities, asked = _numbers(rows, queries, keys) or _codes(rows, queries, keys)
     return Rows(
-        entities=_codes(left, entities, names),
+        entities=entities,
         times=_us(rows[time]),
         created=None if created is None else _us(rows[created]),
         ids=rows["_id"].to_numpy(),
-        queries=_codes(right, entities, names),
+        queries=asked,
     )
+
+
+def _numbers(rows: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...]) -> tuple[Ints, Ints] | None:
+    """The values of one integer key, if they lie so near one another that they can stand for themselves."""
+    if len(keys) > 1 or rows.schema[keys[0]] != pl.Int64 or rows.is_empty():
+        return None
+    column, asked = rows[keys[0]], queries[keys[0]]
+    first, last = column.min(), column.max()
+    if not isinstance(first, int) or not isinstance(last, int) or last - first >= NEAR:
+        return None
+    known = asked.is_between(first, last)
+    return (
+        (column - first).fill_null(-1).to_numpy(),
+        (asked.clip(first, last) - first).set(~known.fill_null(value=False), -1).to_numpy(),
+    )
+
+
+def _codes(rows: pl.DataFrame, queries: pl.DataFrame, keys: tuple[str, ...]) -> tuple[Ints, Ints]:
+    """Entities numbered as they come."""
+    names = [f"_key{i}" for i in range(len(keys))]
+    left = rows.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
+    right = queries.select(pl.col(k).alias(n) for k, n in zip(keys, names, strict=True))
+    entities = left.unique().drop_nulls().with_row_index("_code")
+
+    def coded(frame: pl.DataFrame) -> Ints:
+        joined = frame.join(entities, on=names, how="left", maintain_order="left")
+        return joined["_code"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+    return coded(left), coded(right)
 
 
 def by_time(rows: Rows, keep: Ints | None = None) -> History:
@@ -80,11 +116,11 @@ def newest_first_known(rows: Rows) -> History:
         return by_time(rows)
     visible = np.maximum(rows.times, rows.created)
     order = _order(rows.entities, visible, [rows.times, rows.created, rows.ids])
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[by_time(rows).order] = np.arange(len(order))
-    ranked = rank[order]
-    order = order[ranked == np.maximum.accumulate(ranked)]
-    return History(order=order, entities=rows.entities[order], moments=visible[order])
+    # Among rows of one time, this order is that of (created, id) already: only an older time can never win.
+    entities, moments = rows.entities[order], visible[order]
+    times, _ = _composite(entities, rows.times[order], entities[:1], rows.times[:1])
+    wins = times >= np.maximum.accumulate(times)
+    return History(order=order[wins], entities=entities[wins], moments=moments[wins])
 
 
 def superseded(rows: Rows) -> Ints:
@@ -107,7 +143,7 @@ def _order(entities: Ints, moments: Ints, ties: list[Ints]) -> Ints:
     span = int(moments.max()) - first + 1 if len(moments) else 1
     if len(moments) and (int(entities.max()) + 2) * span < 2**62:
         pair = entities * span + (moments - first)
-        order = np.argsort(pair)
+        order = pl.Series(pair).arg_sort().to_numpy().astype(np.int64)
         ordered = pair[order]
         shared = ordered[1:] == ordered[:-1]
         if not shared.any():
@@ -124,11 +160,6 @@ def _with_ties(order: Ints, shared: Mask, pair: Ints, ties: list[Ints]) -> Ints:
     among = order[tied]
     order[tied] = among[np.lexsort((*(tie[among] for tie in reversed(ties)), pair[among]))]
     return order
-
-
-def _codes(frame: pl.DataFrame, entities: pl.DataFrame, names: list[str]) -> Ints:
-    joined = frame.join(entities, on=names, how="left", maintain_order="left")
-    return joined["_code"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def _us(times: pl.Series) -> Ints:

@@ -95,21 +95,20 @@ def _newest(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, known
         history = asof.newest_first_known(rows)
     else:
         history = asof.by_time(rows, np.flatnonzero(rows.created <= known_us))
-    position = history.position(rows.queries, at_us, inclusive=True)
-    present = (rows.queries >= 0) & (position > history.start(rows.queries))
-    newest = np.maximum(position - 1, 0)
-    row = history.order[newest] if len(history.order) else newest
-    age_us = at_us - rows.times[row] if len(history.order) else np.zeros(len(at_us), dtype=np.int64)
+    newest = np.maximum(history.position(rows.queries, at_us, inclusive=True) - 1, 0)
+    if not len(history.order):
+        return [pl.Series(f"{view.name}.{f.name}", [None] * len(at_us), dtype=POLARS_TYPES[f.dtype]) for f in view.rows]
+    row = history.order[newest]
+    # The position may be that of another entity's last row.
+    present = (rows.queries >= 0) & (rows.entities[row] == rows.queries) & (history.moments[newest] <= at_us)
+    age_us = at_us - rows.times[row]
     if view.ttl_us is not None:
         present &= age_us <= view.ttl_us
-    absent = pl.Series(~present)
-    index = pl.Series(row).set(absent, None)
+    index = pl.Series("_row", row).set(pl.Series(~present), None)
+    values = table.select(pl.col(f.name).gather(index) for f in stored(view))
+    ages = pl.Series(age_us / US_PER_S).set(pl.Series(~present), None)
     return [
-        (
-            pl.Series(age_us / US_PER_S).set(absent, None)
-            if feature.column is None
-            else table[feature.name].gather(index)
-        ).alias(f"{view.name}.{feature.name}")
+        (ages if feature.column is None else values[feature.name]).alias(f"{view.name}.{feature.name}")
         for feature in view.rows
     ]
 

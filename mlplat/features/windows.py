@@ -38,13 +38,9 @@ def lower(at_us: Ints, window_us: int, tile_us: int | None) -> Ints:
 
 def bounds(view: View, history: History, queries: Ints, at_us: Ints) -> dict[int, tuple[Ints, Ints]]:
     """By window length, the positions [lo, hi) of the history that each query's window covers."""
-    start = history.start(queries)
-    end = np.maximum(history.position(queries, at_us, inclusive=view.closed == "both"), start)
+    end = history.position(queries, at_us, inclusive=view.closed == "both")
     begin = {length: lower(at_us, length, view.tile_us) for length in {w.window_us for w in view.windows}}
-    return {
-        length: (np.maximum(history.position(queries, moment, inclusive=False), start), end)
-        for length, moment in begin.items()
-    }
+    return {length: (history.position(queries, moment, inclusive=False), end) for length, moment in begin.items()}
 
 
 class Column:
