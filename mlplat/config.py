@@ -13,8 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mlplat.errors import InvalidInput, NotYetAvailable, Refused
 
-HOME_FORMAT = 1
-
 # What each remote scheme cannot do without, by environment variable. Profiles and instance roles stand in for the S3 pair.
 CREDENTIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "s3": (
@@ -25,6 +23,9 @@ CREDENTIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "gs": (("GOOGLE_APPLICATION_CREDENTIALS",), ("GOOGLE_SERVICE_ACCOUNT",)),
 }
+
+ONLINE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
+"""A Redis or a Redis Cluster; with TLS where there are two s."""
 
 
 class Settings(BaseSettings):
@@ -142,10 +143,8 @@ def _check_remote(settings: Settings, env: Environment) -> None:
 
 
 def _check_stores(settings: Settings) -> None:
-    if settings.online is not None:
-        raise NotYetAvailable(
-            "online=...: only the embedded online store (LMDB) is in this release; leave `online` out."
-        )
+    if settings.online is not None and urlsplit(settings.online.get_secret_value()).scheme not in ONLINE_SCHEMES:
+        raise InvalidInput(f"online: the URL must begin with {', '.join(f'{s}://' for s in ONLINE_SCHEMES)}.")
     if settings.metadata is not None and urlsplit(settings.metadata.get_secret_value()).scheme not in {
         "sqlite",
         "postgresql",

@@ -74,7 +74,9 @@ class Platform:
     @cached_property
     def features(self) -> FeatureStore:
         """The feature store."""
-        store = FeatureStore(self.home, clock=self._clock, pool=self._transform, models=self._model_uses)
+        store = FeatureStore(
+            self.home, clock=self._clock, pool=self._transform, models=self._model_uses, online=self._online
+        )
         self._closing.callback(store.close)
         return store
 
@@ -86,6 +88,12 @@ class Platform:
         store = MlflowMetadata(self.metadata_url, self.home / "mlflow")
         self._closing.callback(store.close)
         return store
+
+    @property
+    def _online(self) -> str | None:
+        """The URL of the online store's server; it may hold a password."""
+        url = self._settings.online
+        return None if url is None else url.get_secret_value()
 
     @property
     def metadata_url(self) -> str:
@@ -159,7 +167,14 @@ class Platform:
 
         gold = self.gold(name)
         endpoint = deploy(
-            self.session, self.home, name=name, version=gold.version, digest=gold.digest, path=gold.path, port=port
+            self.session,
+            self.home,
+            online=self._settings.online,
+            name=name,
+            version=gold.version,
+            digest=gold.digest,
+            path=gold.path,
+            port=port,
         )
         self._closing.callback(endpoint.close)
         return endpoint

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from mlplat._ray.session import Session
 from mlplat.config import environment
+from tests.redis_server import RedisServer, serving
 
 # The same examples at every run, and no stop-watch: a machine may be slow.
 settings.register_profile("mlplat", derandomize=True, deadline=None)
@@ -24,3 +25,10 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """The cluster that all tests marked `ray` share. Each test has a home of its own, and undeploys what it serves."""
     with Session.start(None, home=tmp_path_factory.mktemp("ray_home"), env=environment({}), cpus=CPUS) as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that tests share; each home has a part of its own in it. Nobody may kill it."""
+    with serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server

@@ -54,8 +54,6 @@ def test_an_unknown_scheme_of_a_home_is_named() -> None:
 def test_what_is_not_in_this_release_says_so() -> None:
     with pytest.raises(NotYetAvailable, match="object storage"):
         load(AWS, home="s3://bucket/home", online="redis://r", metadata="postgresql://p")
-    with pytest.raises(NotYetAvailable, match="LMDB"):
-        load(NOWHERE, online="redis://r")
 
 
 def test_a_relative_home_inside_a_submitted_job_is_refused() -> None:
@@ -63,6 +61,16 @@ def test_a_relative_home_inside_a_submitted_job_is_refused() -> None:
     with pytest.raises(Refused, match="MLPLAT_HOME"):
         load(inside, home="relative")
     assert load(inside, home="/absolute").home == "/absolute"
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "rediss+cluster"])
+def test_a_redis_may_be_the_online_store(scheme: str) -> None:
+    assert load(NOWHERE, online=f"{scheme}://r").online is not None
+
+
+def test_a_wrong_online_url_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="online: the URL must begin with redis://, rediss://, redis\\+cluster://"):
+        load(NOWHERE, online="memcached://m")
 
 
 def test_a_wrong_metadata_url_is_refused() -> None:

@@ -1,139 +1,168 @@
-"""The bytes of the online store: one blob per (view version, entity). Fixed layout, little-endian, no pickle.
+"""The bytes of the online store's keys and rows: one blob per (view version, entity). Fixed layout, little-endian, no
+pickle.
 
-A row blob is `time, id` and the row; a window blob is `since, n`, then n times, n ids and n values of each column.
-`since` is the moment before which events were dropped. All times are microseconds UTC; null is NaN in a window's
-values.
+A row blob is a head and the row. The head is `time, id`, or `time, created, id` where the source has `created`, in
+microseconds UTC: of two rows the newer one has the greater head. All numbers come first and have 8 bytes, so that the
+blobs of a view without text, joined, are one matrix (`mlplat.features.block`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import orjson
-
-from mlplat.errors import Corrupt
+from mlplat.errors import Corrupt, InvalidInput
 from mlplat.model.signature import DType
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+NUMBERS: Mapping[DType, str] = {"float64": "d", "int64": "q", "bool": "q", "timestamp": "q"}
+WORD_BITS = 64
+# Characters of a single text key that never make a key too long, and bytes of an entity (LMDB keys end at 511).
+_SHORT = 100
+_LONGEST = 420
+# Half of a surrogate pair is no text, and no entity: it has a key at which nothing is.
+_LONE = "surrogatepass"
 
-ALWAYS_US = -(2**62)
-"""The `since` of a blob that has all events of its entity."""
-_HEAD = struct.Struct("<qq")
-_FORMAT: Mapping[DType, str] = {"float64": "d", "int64": "q", "bool": "q", "timestamp": "q"}
+
+def view_prefix(view: str, version: str) -> bytes:
+    """What all keys of a view version begin with, and no other."""
+    return f"{view}@{version}/".encode()
+
+
+def mark_key(view: str, version: str) -> bytes:
+    """Where a view's mark is; no entity begins with its letter."""
+    return view_prefix(view, version) + b"mark"
 
 
 def entity_key(view: str, version: str, entity: Sequence[Any]) -> bytes:
-    """The store's key: readable view and version, then a 128-bit hash of the entity (LMDB keys end at 511 bytes)."""
-    digest = hashlib.blake2b(orjson.dumps(list(entity)), digest_size=16).digest()
-    return f"{view}@{version}/".encode() + digest
+    """The store's key of an entity: different entities have different keys, and a long one is hashed (128 bits).
+
+    A key value is text, an integer, true or false, or None; anything else is `InvalidInput`.
+    """
+    return view_prefix(view, version) + _entity(entity)
+
+
+def entity_keys(prefix: bytes, columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """The keys of many entities, from their key columns."""
+    if len(columns) != 1:
+        return [prefix + _entity(entity) for entity in zip(*columns, strict=True)]
+    (column,) = columns
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        number = prefix + b"i%d"
+        return [number % value for value in column]
+    if kinds == {str} and max(map(len, column)) <= _SHORT:
+        # Joined, encoded once and taken apart: much faster than each by itself.
+        text = prefix.decode() + "s"
+        keys = (text + f"\0{text}".join(column)).encode(errors=_LONE).split(b"\0")
+        if len(keys) == len(column):
+            return keys
+    return [prefix + _entity((value,)) for value in column]
+
+
+def _entity(values: Sequence[Any]) -> bytes:
+    if len(values) == 1:
+        raw = _piece(values[0])
+    else:
+        raw = b"t" + b"".join(b"%d:%b" % (len(piece), piece) for piece in map(_piece, values))
+    return raw if len(raw) <= _LONGEST else b"h" + hashlib.blake2b(raw, digest_size=16).digest()
+
+
+def _piece(value: Any) -> bytes:
+    if type(value) is str:
+        return b"s" + value.encode(errors=_LONE)
+    if type(value) is int:
+        return b"i%d" % value
+    if type(value) is bool:
+        return b"b%d" % value
+    if value is None:
+        return b"n"
+    raise InvalidInput(f"key {value!r} is {type(value).__name__}, and a key is text, an integer, or true or false")
 
 
 class RowCodec:
-    """Encodes the values of one row by dtype: a null mask, the numbers, then the strings with their lengths.
+    """Encodes the values of one row by dtype: the numbers, a null mask, then the texts with their lengths.
 
     Equal rows have equal bytes, and only equal rows: this is what parity compares.
     """
 
     def __init__(self, dtypes: Sequence[DType]) -> None:
-        self._numbers = [i for i, dtype in enumerate(dtypes) if dtype != "string"]
-        self._strings = [i for i, dtype in enumerate(dtypes) if dtype == "string"]
+        self.numbers = [i for i, dtype in enumerate(dtypes) if dtype != "string"]
+        self.texts = [i for i, dtype in enumerate(dtypes) if dtype == "string"]
+        self.words = -(-len(dtypes) // WORD_BITS)
+        """Of the null mask: bit i % 64 of word i // 64 is that of column i."""
         self._bools = [i for i, dtype in enumerate(dtypes) if dtype == "bool"]
         self._zero = [0.0 if dtype == "float64" else 0 for dtype in dtypes]
-        self._mask_bytes = (len(dtypes) + 7) // 8
-        self._fixed = struct.Struct("<" + "".join(_FORMAT[dtypes[i]] for i in self._numbers))
+        self._fixed = struct.Struct("<" + "".join(NUMBERS[dtypes[i]] for i in self.numbers) + "Q" * self.words)
         self._width = len(dtypes)
+
+    @property
+    def fixed_bytes(self) -> int:
+        """The length of the numbers and the mask."""
+        return self._fixed.size
 
     def encode(self, row: Sequence[Any]) -> bytes:
         mask = 0
         for i, value in enumerate(row):
             if value is None:
                 mask |= 1 << i
-        numbers = self._fixed.pack(*(self._zero[i] if row[i] is None else row[i] for i in self._numbers))
-        texts = b"".join(_text(row[i]) for i in self._strings)
-        return mask.to_bytes(self._mask_bytes, "little") + numbers + texts
+        numbers = (self._zero[i] if row[i] is None else row[i] for i in self.numbers)
+        words = (mask >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(self.words))
+        return self._fixed.pack(*numbers, *words) + encode_texts(row[i] for i in self.texts)
 
     def decode(self, blob: bytes, offset: int = 0) -> list[Any]:
         row: list[Any] = [None] * self._width
-        mask = int.from_bytes(blob[offset : offset + self._mask_bytes], "little")
-        offset += self._mask_bytes
-        for i, value in zip(self._numbers, self._fixed.unpack_from(blob, offset), strict=True):
+        try:
+            values = self._fixed.unpack_from(blob, offset)
+        except struct.error:
+            raise bad_row(blob) from None
+        for i, value in zip(self.numbers, values, strict=False):
             row[i] = value
-        offset += self._fixed.size
         for i in self._bools:
             row[i] = bool(row[i])
-        for i in self._strings:
-            (length,) = struct.unpack_from("<I", blob, offset)
-            row[i] = blob[offset + 4 : offset + 4 + length].decode()
-            offset += 4 + length
-        if mask:
-            row = [None if mask >> i & 1 else value for i, value in enumerate(row)]
+        if self.texts:
+            for i, text in zip(self.texts, self.decode_texts(blob, offset), strict=True):
+                row[i] = text
+        for word in range(self.words):
+            if mask := values[len(self.numbers) + word]:
+                first = WORD_BITS * word
+                for i in range(first, min(first + WORD_BITS, self._width)):
+                    if mask >> (i - first) & 1:
+                        row[i] = None
         return row
 
-
-def _text(value: str | None) -> bytes:
-    raw = b"" if value is None else value.encode()
-    return struct.pack("<I", len(raw)) + raw
-
-
-def encode_row(time_us: int, event_id: int, body: bytes) -> bytes:
-    return _HEAD.pack(time_us, event_id) + body
-
-
-def decode_row_head(blob: bytes) -> tuple[int, int]:
-    """Time and id of a row blob; its body begins at 16."""
-    return _HEAD.unpack_from(blob)
+    def decode_texts(self, blob: bytes, offset: int) -> list[str]:
+        """The texts of a row that begins at `offset`; a null one is empty."""
+        at = offset + self._fixed.size
+        found = []
+        for _ in self.texts:
+            (length,) = _LENGTH.unpack_from(blob, at)
+            found.append(blob[at + 4 : at + 4 + length].decode())
+            at += 4 + length
+        return found
 
 
-ROW_BODY = _HEAD.size
+_LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
-    """The recent events of one entity in order of (time, id)."""
+def encode_texts(values: Iterable[str | None]) -> bytes:
+    raw = ["" if value is None else value for value in values]
+    return b"".join(_LENGTH.pack(len(text)) + text for text in map(str.encode, raw))
 
-    since_us: int
-    times: Ints
-    ids: Ints
-    values: tuple[Floats, ...]
 
-    def encode(self) -> bytes:
-        parts = [_HEAD.pack(self.since_us, len(self.times)), self.times.tobytes(), self.ids.tobytes()]
-        return b"".join([*parts, *(v.tobytes() for v in self.values)])
+def bad_row(blob: bytes) -> Corrupt:
+    return Corrupt(f"a row blob of the online store has {len(blob)} bytes, which is not what its view takes")
 
-    @classmethod
-    def decode(cls, blob: bytes, columns: int) -> Events:
-        since_us, n = _HEAD.unpack_from(blob)
-        if len(blob) != _HEAD.size + 8 * n * (2 + columns):
-            raise Corrupt(f"a window blob of the online store has {len(blob)} bytes, which is not what {n} events take")
-        whole = np.frombuffer(blob, dtype=np.int64, offset=_HEAD.size)
-        parts = whole.reshape(2 + columns, n)
-        return cls(since_us=since_us, times=parts[0], ids=parts[1], values=tuple(parts[2:].view(np.float64)))
 
-    @classmethod
-    def empty(cls, columns: int) -> Events:
-        none = np.empty(0, dtype=np.int64)
-        return cls(since_us=ALWAYS_US, times=none, ids=none, values=(np.empty(0),) * columns)
+_HEADS = {2: struct.Struct("<qq"), 3: struct.Struct("<qqq")}
 
-    def merged(self, other: Events, *, keep_us: int) -> Events:
-        """Both, each event once, without what is more than `keep_us` older than the newest."""
-        times = np.concatenate((self.times, other.times))
-        ids = np.concatenate((self.ids, other.ids))
-        order = np.lexsort((ids, times))
-        times, ids = times[order], ids[order]
-        keep = np.ones(len(times), dtype=bool)
-        keep[1:] = (times[1:] != times[:-1]) | (ids[1:] != ids[:-1])
-        since_us = max(self.since_us, other.since_us)
-        horizon = int(times[-1]) - keep_us if len(times) else ALWAYS_US
-        if since_us > ALWAYS_US or (len(times) and horizon > int(times[0])):
-            # Once something was dropped: so `since` and the rest do not depend on the order in which events came.
-            since_us = max(since_us, horizon)
-            keep &= times >= horizon
-        values = tuple(np.concatenate(pair)[order][keep] for pair in zip(self.values, other.values, strict=True))
-        return Events(since_us=since_us, times=times[keep], ids=ids[keep], values=values)
+
+def encode_head(head: Sequence[int]) -> bytes:
+    """Of `(time, id)` or `(time, created, id)`."""
+    return _HEADS[len(head)].pack(*head)
+
+
+def decode_head(blob: bytes, width: int) -> tuple[int, ...]:
+    """The `width` numbers that a row blob begins with; its row is behind them."""
+    return _HEADS[width].unpack_from(blob)

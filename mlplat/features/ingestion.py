@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,18 @@ import orjson
 import polars as pl
 
 from mlplat.errors import UserCodeError
+from mlplat.features.codec import mark_key
 from mlplat.features.definitions import Source, View
-from mlplat.features.lmdb_store import LmdbStore, PushLog
+from mlplat.features.lmdb_store import PushLog
+from mlplat.features.online import OnlineStore
 from mlplat.features.online_writer import (
     MarkUpdate,
     Update,
-    apply_updates,
     bulk_window_updates,
     latest_updates,
     row_updates,
     window_updates,
+    write,
 )
 from mlplat.features.push import Row, normal_rows, to_frame
 from mlplat.features.registry import Registry
@@ -33,6 +36,7 @@ from mlplat.features.validate import to_frame as read_frame
 from mlplat.features.view_rows import ViewRows, check_columns
 
 FLUSH_ROWS = 10_000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,7 @@ class Ingested:
 class Ingestion:
     """Writes the tables, the log and the online store of one home. Thread-safe; several processes may write."""
 
-    def __init__(self, home: Path, registry: Registry, store: LmdbStore, views: ViewRows) -> None:
+    def __init__(self, home: Path, registry: Registry, store: OnlineStore, views: ViewRows) -> None:
         self._registry = registry
         self._store = store
         self._rows = views
@@ -119,8 +123,32 @@ class Ingestion:
             if self._rows.can_make(view):
                 self.catch_up_view(view)
 
+    def refresh(self) -> None:
+        """Bring an online store that is new, is another than before, or lost something, up to what the tables have."""
+        self.flush()
+        for name in self._registry.sources():
+            newest = self._rows.source_table(self._registry.source(name)).version()
+            for view in self._registry.live_on(name):
+                if self._rows.can_make(view) and self._behind(view, newest):
+                    self._refresh_view(view)
+
+    def _refresh_view(self, view: View) -> None:
+        try:
+            self.catch_up_view(view)
+        except UserCodeError as error:
+            # Another version of the view helps, and to apply one the store must open; offline reads raise this.
+            _LOG.warning("view %r stays behind in the online store: %s", view.name, error)
+
+    def _behind(self, view: View, newest: int) -> bool:
+        """Whether the online store may lack something of the view; `newest` is the version of its source's table."""
+        mark = MarkUpdate.batch(self._store.get([mark_key(view.name, view.version)])[0])
+        if view.code is None:
+            return mark < newest
+        made = self._rows.view_table(view)
+        return mark < made.version() or made.transaction("source") < newest
+
     def catch_up_view(self, view: View) -> None:
-        mark = f"{view.name}@{view.version}/mark".encode()
+        mark = mark_key(view.name, view.version)
         rows = self._rows.of(view, after_batch=MarkUpdate.batch(self._store.get([mark])[0]))
         if rows.is_empty():
             return
@@ -141,7 +169,7 @@ class Ingestion:
 
     def _apply(self, updates: Sequence[Update]) -> None:
         if updates:
-            self._store.update([key for key, _ in updates], lambda blobs: apply_updates(updates, blobs))
+            write(self._store, updates)
 
     def _schema(self, source: Source) -> Mapping[str, pl.DataType] | None:
         """Kept per process: a table's types never change. Raises `Refused` if the name is another source's."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lmdb
 
 from mlplat.errors import Unavailable
+from mlplat.features.codec import view_prefix
+from mlplat.features.online import Change, Lifetime
 
 # Address space, not disk: the file is sparse and grows with what is in it.
 MAP_BYTES = 1 << 36
-
-Change = Callable[[list[bytes | None]], list[bytes]]
 
 
 class Environments:
@@ -93,30 +93,31 @@ class _Store:
             raise Unavailable(f"the store at {self._path} failed, and is as it was: {error}") from error
 
 
-def _bytes(value: bytes | memoryview | None) -> bytes | None:
-    return None if value is None else bytes(value)
+def _values(txn: lmdb.Transaction, keys: Sequence[bytes]) -> list[bytes | None]:
+    get: Any = txn.get  # bytes, of a transaction without buffers
+    return [get(key) for key in keys]
 
 
 class LmdbStore(_Store):
-    """The embedded online store: bytes by key. One writer at a time over all processes; readers never wait."""
+    """The embedded online store. An update is one transaction, all or nothing, and so is a read. One writer at a time over
+    all processes; readers never wait. Lifetimes are not used: what is there takes room until it is replaced."""
 
     # What a power cut may undo here is still in the push log or in the tables.
     metasync = False
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The blobs of one moment, None where there is none."""
         with self._begin() as txn:
-            return [_bytes(txn.get(key)) for key in keys]
+            return _values(txn, keys)
 
-    def update(self, keys: Sequence[bytes], change: Change) -> None:
-        """Replace the blobs of `keys` by what `change` makes of them: one durable transaction, all or nothing."""
+    def update(self, keys: Sequence[bytes], change: Change, *, lifetimes: Sequence[Lifetime | None] = ()) -> None:
         with self._begin(write=True) as txn:
-            for key, blob in zip(keys, change([_bytes(txn.get(key)) for key in keys]), strict=True):
-                txn.put(key, blob)
+            before = _values(txn, keys)
+            for key, old, new in zip(keys, before, change(before), strict=True):
+                if new != old:
+                    txn.put(key, new)
 
     def delete(self, view: str, version: str) -> None:
-        """Remove every blob of a view version."""
-        prefix = f"{view}@{version}/".encode()
+        prefix = view_prefix(view, version)
         with self._begin(write=True) as txn, txn.cursor() as cursor:
             found = cursor.set_range(prefix)
             while found and bytes(cursor.key()).startswith(prefix):

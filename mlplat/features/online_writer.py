@@ -9,13 +9,21 @@ import numpy as np
 import polars as pl
 
 from mlplat.clock import US_PER_S
-from mlplat.features.codec import ALWAYS_US, Events, decode_row_head, encode_row, entity_key
+from mlplat.features.codec import decode_head, encode_head, entity_key
 from mlplat.features.definitions import View
+from mlplat.features.events import ALWAYS_US, Events
+from mlplat.features.online import Lifetime, OnlineStore
 from mlplat.features.push import Row
 from mlplat.features.tables import ID
 from mlplat.features.transform import row_codec, stored
 
 Update = tuple[bytes, "RowUpdate | WindowUpdate | MarkUpdate"]
+
+
+def write(store: OnlineStore, updates: Sequence[Update]) -> None:
+    """Bring updates, at most one for a key, into the store."""
+    lifetimes = [change.lifetime for _, change in updates]
+    store.update([key for key, _ in updates], lambda blobs: apply_updates(updates, blobs), lifetimes=lifetimes)
 
 
 def keep_us(view: View) -> int:
@@ -25,33 +33,40 @@ def keep_us(view: View) -> int:
 
 
 class RowUpdate:
-    """The newest row of an entity: wins over an older one, by (time, id)."""
+    """The newest row of an entity: wins over an older one, by (time, id) or (time, created, id)."""
 
-    def __init__(self, time_us: int, event_id: int, body: bytes) -> None:
-        self._order = (time_us, event_id)
+    def __init__(self, head: tuple[int, ...], body: bytes, ttl_us: int | None) -> None:
+        self._head = head
         self._body = body
+        self.lifetime = None if ttl_us is None else Lifetime(event_us=head[0], ttl_us=ttl_us)
 
     def __call__(self, blob: bytes | None) -> bytes:
-        if blob is not None and decode_row_head(blob) >= self._order:
+        if blob is not None and decode_head(blob, len(self._head)) >= self._head:
             return blob
-        return encode_row(*self._order, self._body)
+        return encode_head(self._head) + self._body
 
 
 class WindowUpdate:
     """More events of an entity."""
+
+    lifetime = None
 
     def __init__(self, events: Events, keep: int) -> None:
         self._events = events
         self._keep = keep
 
     def __call__(self, blob: bytes | None) -> bytes:
-        width = len(self._events.values)
-        known = Events.empty(width) if blob is None else Events.decode(blob, width)
+        width, versions = len(self._events.values), self._events.created is not None
+        known = (
+            Events.empty(width, versions=versions) if blob is None else Events.decode(blob, width, versions=versions)
+        )
         return known.merged(self._events, keep_us=self._keep).encode()
 
 
 class MarkUpdate:
     """How far a view has come: the newest batch of its table that the store has."""
+
+    lifetime = None
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
@@ -70,20 +85,14 @@ def apply_updates(updates: Sequence[Update], blobs: list[bytes | None]) -> list[
 
 def window_updates(view: View, rows: Sequence[Row]) -> list[Update]:
     """From events in normal form."""
-    names = view.value_columns()
     grouped: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         entity = tuple(row[key] for key in view.keys)
         if None not in entity:
             grouped.setdefault(entity, []).append(row)
+    names = (*_head_columns(view), *view.value_columns())
     return [
-        _window_update(
-            view,
-            entity,
-            [row[view.source.time] for row in group],
-            [row[ID] for row in group],
-            [[row[name] for row in group] for name in names],
-        )
+        _window_update(view, entity, [[row[name] for row in group] for name in names])
         for entity, group in grouped.items()
     ]
 
@@ -91,43 +100,36 @@ def window_updates(view: View, rows: Sequence[Row]) -> list[Update]:
 def latest_updates(view: View, rows: Sequence[Row]) -> list[Update]:
     """From events in normal form, for a view without a transform: what `row_updates` of `make_rows` gives, without a
     table."""
-    newest: dict[tuple[Any, ...], Row] = {}
+    head = _head_columns(view)
+    newest: dict[tuple[Any, ...], tuple[tuple[int, ...], Row]] = {}
     for row in rows:
         entity = tuple(row[key] for key in view.keys)
-        known = newest.get(entity)
-        if None not in entity and (known is None or _order(view, row) > _order(view, known)):
-            newest[entity] = row
+        order = tuple(row[name] for name in head)
+        if None not in entity and (entity not in newest or order > newest[entity][0]):
+            newest[entity] = (order, row)
     codec = row_codec(view)
     return [
         (
             entity_key(view.name, view.version, entity),
-            RowUpdate(*_order(view, row), codec.encode([row[str(f.column)] for f in stored(view)])),
+            RowUpdate(order, codec.encode([row[str(f.column)] for f in stored(view)]), view.ttl_us),
         )
-        for entity, row in newest.items()
+        for entity, (order, row) in newest.items()
     ]
-
-
-def _order(view: View, row: Row) -> tuple[int, int]:
-    return row[view.source.time], row[ID]
 
 
 def row_updates(view: View, rows: pl.DataFrame) -> list[Update]:
     """From rows of the view, as `make_rows` gives them."""
     codec = row_codec(view)
+    head = _head_columns(view)
     newest = (
-        rows.drop_nulls(list(view.keys))
-        .sort(view.source.time, ID)
-        .unique(subset=list(view.keys), keep="last", maintain_order=True)
-        .with_columns(pl.col(view.source.time).to_physical())
+        rows.drop_nulls(list(view.keys)).sort(head).unique(subset=list(view.keys), keep="last", maintain_order=True)
     )
-    width = len(view.keys)
-    columns = newest.select(*view.keys, view.source.time, ID, *(f.name for f in stored(view)))
+    entities = newest.select(view.keys).iter_rows()
+    heads = newest.select(pl.col(head).to_physical()).iter_rows()
+    bodies = newest.select(f.name for f in stored(view)).with_columns(pl.col(pl.Datetime).to_physical()).iter_rows()
     return [
-        (
-            entity_key(view.name, view.version, row[:width]),
-            RowUpdate(row[width], row[width + 1], codec.encode(row[width + 2 :])),
-        )
-        for row in columns.iter_rows()
+        (entity_key(view.name, view.version, entity), RowUpdate(order, codec.encode(body), view.ttl_us))
+        for entity, order, body in zip(entities, heads, bodies, strict=True)
     ]
 
 
@@ -135,33 +137,38 @@ def bulk_window_updates(view: View, rows: pl.DataFrame) -> Iterator[Update]:
     """From a table of events, looking only at what a blob keeps."""
     keys, time, width = list(view.keys), pl.col("_time"), len(view.keys)
     kept_from = time.max().over(keys) - keep_us(view)
+    columns = (*_head_columns(view)[1:], *view.value_columns())
     recent = (
         rows.drop_nulls(keys)
         .with_columns(_time=pl.col(view.source.time).to_physical())
         .with_columns(_since=pl.when(time.min().over(keys) < kept_from).then(kept_from).otherwise(ALWAYS_US))
         .filter(time >= pl.col("_since"))
         .group_by(keys, maintain_order=True)
-        .agg(pl.col("_since").first(), time, ID, *(pl.col(name).alias(f"_{name}") for name in view.value_columns()))
+        .agg(pl.col("_since").first(), time, *(pl.col(c).to_physical().alias(f"_{i}") for i, c in enumerate(columns)))
     )
     for row in recent.iter_rows():
-        since_us, times, ids, *values = row[width:]
-        yield _window_update(view, row[:width], times, ids, values, since_us=since_us)
+        since_us, *arrays = row[width:]
+        yield _window_update(view, row[:width], arrays, since_us=since_us)
+
+
+def _head_columns(view: View) -> tuple[str, ...]:
+    """What orders the rows of an entity."""
+    created = view.source.created
+    return (view.source.time, ID) if created is None else (view.source.time, created, ID)
 
 
 def _window_update(
-    view: View,
-    entity: Sequence[Any],
-    times: list[int],
-    ids: list[int],
-    values: list[list[Any]],
-    *,
-    since_us: int = ALWAYS_US,
+    view: View, entity: Sequence[Any], arrays: Sequence[Sequence[Any]], *, since_us: int = ALWAYS_US
 ) -> Update:
+    """`arrays` are the head columns, then the values."""
+    width = len(_head_columns(view))
+    times, *created, ids = (np.array(array, dtype=np.int64) for array in arrays[:width])
     nan = float("nan")
     events = Events(
         since_us=since_us,
-        times=np.array(times, dtype=np.int64),
-        ids=np.array(ids, dtype=np.int64),
-        values=tuple(np.array([nan if v is None else v for v in column], dtype=np.float64) for column in values),
+        times=times,
+        ids=ids,
+        created=created[0] if created else None,
+        values=tuple(np.array([nan if v is None else v for v in array], dtype=np.float64) for array in arrays[width:]),
     )
     return entity_key(view.name, view.version, entity), WindowUpdate(events, keep_us(view))

@@ -11,24 +11,23 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
 from mlplat.features import offline, parity
 from mlplat.features.asof import NEVER_US
+from mlplat.features.block import Retrieved
 from mlplat.features.catalogue import Catalogue, Entry, Models, Users
 from mlplat.features.definitions import AT, AnyView, Derived, Source, View
 from mlplat.features.derived_views import DerivedViews, Stored
 from mlplat.features.ingestion import Ingested, Ingestion
-from mlplat.features.lmdb_store import LmdbStore
 from mlplat.features.offline import empty_rows
+from mlplat.features.plans import AnyPlan
 from mlplat.features.push import to_us
-from mlplat.features.reader import OnlineFeatures, open_reader
+from mlplat.features.reader import OnlineFeatures, open_reader, open_store
 from mlplat.features.registry import Registry, ViewVersion
 from mlplat.features.training_set import TrainingSet
-from mlplat.features.transform import POLARS_TYPES
 from mlplat.features.view_rows import Pool, ViewRows
 from mlplat.model.signature import FeatureRef
 
@@ -42,12 +41,15 @@ __all__ = ["FeatureStore", "open_reader"]
 class FeatureStore:
     """Sources, views, and both ways to read them. Thread-safe; several processes of one machine may open one home."""
 
-    def __init__(self, home: Path, *, clock: Clock, pool: Pool, models: Models = tuple) -> None:
-        """`pool` makes rows on an actor pool; `models` lists the registered models, for the catalogue."""
+    def __init__(
+        self, home: Path, *, clock: Clock, pool: Pool, models: Models = tuple, online: str | None = None
+    ) -> None:
+        """`pool` makes rows on an actor pool; `models` lists the registered models, for the catalogue; `online` is the URL
+        of the online store's server."""
         self._home = home
         self._clock = clock
         self._registry = Registry(home / "features")
-        self._store = LmdbStore(home / "online")
+        self._store = open_store(home, online)
         self._rows = ViewRows(home, pool)
         self._ingestion = Ingestion(home, self._registry, self._store, self._rows)
         self._derived = DerivedViews(self._registry)
@@ -56,6 +58,8 @@ class FeatureStore:
         self._stopped = threading.Event()
         self._starting = threading.Lock()
         self._flusher: threading.Thread | None = None
+        self._plans: dict[tuple[str, object], AnyPlan] = {}
+        self._ingestion.refresh()
 
     def apply(self, *views: AnyView) -> list[ViewVersion]:
         """Make these definitions the current versions, and bring the online store up to date with them.
@@ -110,6 +114,7 @@ class FeatureStore:
         self._catalogue.refuse_if_used(found.name, found.version)
         self._registry.retire(found.name, found.version, now_us=self._clock.now_us())
         if isinstance(found, View):
+            self._plans.clear()
             self._store.delete(found.name, found.version)
             self._rows.forget(found)
 
@@ -179,23 +184,20 @@ class FeatureStore:
             sources,
         )
 
-    def online(self, view: AnyView | str, keys: Mapping[str, Sequence[Any]], *, at: datetime | None = None) -> pa.Table:
-        """Features of many entities now, or at `at`: the keys, the features, and `status` (ok, missing or expired)
-        per row."""
-        ref = self._resolve(view).ref
-        entities = {key: _values(key, keys, ref) for key in ref.keys}
-        lengths = {len(values) for values in entities.values()}
-        if len(lengths) > 1:
-            raise InvalidInput(f"the keys of view {ref.view!r} differ in length: {sorted(lengths)}")
+    def online(
+        self,
+        views: AnyView | FeatureRef | str | Sequence[AnyView | FeatureRef | str],
+        keys: Mapping[str, Sequence[Any]],
+        *,
+        at: datetime | None = None,
+    ) -> Retrieved:
+        """Features of many entities now, or at `at` (with a time zone): of a view by its own names, of a list of views as
+        `view.feature`. What was known, and no older than the view's time-to-live; `status` says what is not there."""
+        asked = [views] if isinstance(views, str | View | Derived | FeatureRef) else views
+        plans = [self._plan(view) for view in asked]
+        entities = _entities([plan.layout.ref for plan in plans], keys)
         at_us = self._clock.now_us() if at is None else _aware_us(at)
-        found = self._reader.read([ref], entities, [at_us] * lengths.pop())
-        features = [
-            pl.Series(f.name, found.columns[column], dtype=POLARS_TYPES[f.dtype])
-            for f, column in zip(ref.fields, ref.columns(), strict=True)
-        ]
-        keyed = [pl.Series(key, values) for key, values in entities.items()]
-        status = pl.Series("status", found.status[ref.view], dtype=pl.String)
-        return pl.DataFrame([*keyed, *features, status]).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return self._reader.retrieve(plans, entities, at_us, qualified=asked is views)
 
     def newest(self, source: Source) -> datetime | None:
         """The newest event time of a source; None while it has no events."""
@@ -256,6 +258,15 @@ class FeatureStore:
             return self._registry.view(view.view, view.version)
         return self._registry.view(view)
 
+    def _plan(self, view: AnyView | FeatureRef | str) -> AnyPlan:
+        """How to read a view. A name stands for another version once one is applied or retired."""
+        key: tuple[str, object]
+        key = (view, self._registry.stamp()) if isinstance(view, str) else (_name(view), view.version)
+        if key not in self._plans:
+            found = self._resolve(view)
+            self._plans[key] = self._reader.plan(found.name, found.version)
+        return self._plans[key]
+
     def _made_of(self, views: Sequence[AnyView]) -> list[View]:
         """The stored views that these are made of, and themselves where they are stored."""
         found: list[View] = []
@@ -291,8 +302,8 @@ class FeatureStore:
                 _LOG.warning("pushed events could not be brought into their tables yet: %s", error)
 
 
-def _name(view: AnyView | str) -> str:
-    return view if isinstance(view, str) else view.name
+def _name(view: AnyView | FeatureRef | str) -> str:
+    return view if isinstance(view, str) else view.view if isinstance(view, FeatureRef) else view.name
 
 
 def _known_us(known: Known) -> int | None:
@@ -305,12 +316,29 @@ def _known_us(known: Known) -> int | None:
     raise InvalidInput(f"known={known!r} must be 'then', 'now' or a datetime with a zone")
 
 
-def _values(key: str, keys: Mapping[str, Sequence[Any]], ref: FeatureRef) -> list[Any]:
-    if key not in keys:
-        raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
-    if isinstance(keys[key], str):
-        raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{keys[key]!r}]}}")
-    return [value.item() if isinstance(value, np.generic) else value for value in keys[key]]
+def _entities(refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The keys that these views need, as lists of Python's values."""
+    entities: dict[str, list[Any]] = {}
+    for ref in refs:
+        for key in ref.keys:
+            if key not in keys:
+                raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
+            if key not in entities:
+                entities[key] = _listed(key, keys[key])
+    lengths = {len(values) for values in entities.values()}
+    if len(lengths) > 1:
+        named = " and ".join(repr(ref.view) for ref in refs)
+        raise InvalidInput(f"the keys of view {named} differ in length: {sorted(lengths)}")
+    return entities
+
+
+def _listed(key: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{values!r}]}}")
+    found: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if any(issubclass(kind, np.generic) for kind in set(map(type, found))):
+        found = [value.item() if isinstance(value, np.generic) else value for value in found]
+    return found
 
 
 def _aware_us(at: datetime, argument: str = "at") -> int:

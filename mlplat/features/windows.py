@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,13 @@ MANY = 64
 _LIMIT = Fraction(2) ** 1024 - Fraction(2) ** 970
 
 
-def lower(at_us: Ints, window_us: int, tile_us: int | None) -> Ints:
+Us = TypeVar("Us", Ints, int)
+
+
+def lower(at_us: Us, window_us: int, tile_us: int | None) -> Us:
     """Where windows that end at `at_us` begin: `at - window`, rounded down to a multiple of the tile since the epoch."""
-    begin: Ints = at_us - window_us
-    return begin if tile_us is None else begin - np.mod(begin, tile_us)
+    begin = at_us - window_us
+    return begin if tile_us is None else begin - begin % tile_us
 
 
 def bounds(view: View, history: History, queries: Ints, at_us: Ints) -> dict[int, tuple[Ints, Ints]]:

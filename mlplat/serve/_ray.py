@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
+from pydantic import SecretStr
 from ray import serve
 from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
@@ -55,13 +56,15 @@ logging.getLogger("ray.serve").setLevel(logging.WARNING)
 class Ingress:
     """Holds what one home serves in one life of a cluster."""
 
-    def __init__(self, home: str, cluster: str) -> None:
+    def __init__(self, home: str, cluster: str, online: SecretStr | None) -> None:
+        """`online` is the URL of the online store's server: an argument that no log and no record shows."""
         from mlplat.features.reader import open_reader
 
         self._home = Path(home)
+        self._online = online
         self._cluster = cluster
         self._log = PredictionLog(self._home)
-        self._reader = open_reader(self._home)
+        self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
         answerer = Answerer(reader=self._reader, log=self._log, clock=SystemClock(), new_id=lambda: uuid4().hex)
         self._app = App(answerer, self._load({}), on_stop=self._stop)
 
@@ -76,6 +79,10 @@ class Ingress:
 
     async def home(self) -> str:
         return str(self._home)
+
+    async def reads(self, online: SecretStr | None) -> bool:
+        """Whether this is the online store that the features are read from."""
+        return self._online == online
 
     async def flush_log(self) -> dict[str, int]:
         """Returns when every answer so far is in the log's files."""
@@ -99,18 +106,26 @@ def _kept(before: dict[str, Served], entry: Entry) -> Served | None:
 
 
 def deploy(
-    session: Session, home: Path, *, name: str, version: int, digest: str, path: str, port: int | None = None
+    session: Session,
+    home: Path,
+    *,
+    name: str,
+    version: int,
+    digest: str,
+    path: str,
+    port: int | None = None,
+    online: SecretStr | None = None,
 ) -> Endpoint:
     """Serve a version under a name and return when the URL answers with it.
 
     `port` counts when the first endpoint of a cluster starts (default: a free one); the others share it. Raises the
     error of loading if the model cannot be served; then what was served before still is. `Conflict` if the cluster's
-    Serve belongs to another home.
+    Serve belongs to another home, or reads another online store.
     """
     artifact.load(Path(path), digest=digest)  # a bad one is found out before anything is changed
     url = _start(port)
     if _running():
-        _of_other_home(home)
+        _of_other_home(home, online)
     cluster = _cluster_id()
     before = state.read(home).get(name)
     state.put(home, Entry(name=name, version=version, digest=digest, path=str(path), url=url, cluster=cluster))
@@ -118,7 +133,7 @@ def deploy(
         if _running():
             _handle().refresh.remote().result(timeout_s=_READY_S)
         else:
-            _run(session, home, cluster)
+            _run(session, home, cluster, online)
         _wait(url, name, version, SystemClock())
     except BaseException as error:
         state.restore(home, name, before)
@@ -163,14 +178,14 @@ def _start(port: int | None) -> str:
     return f"http://{HOST}:{listens}"
 
 
-def _run(session: Session, home: Path, cluster: str) -> None:
+def _run(session: Session, home: Path, cluster: str, online: SecretStr | None) -> None:
     # On a machine of our own the ingress asks for no core: it would keep a training that wants all of them waiting
     # for ever.
     cpus = 0.0 if session.owned else 0.1
     deployment = Ingress.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": cpus}
     )
-    serve.run(deployment.bind(str(home), cluster), name=APPLICATION, route_prefix="/")
+    serve.run(deployment.bind(str(home), cluster, online), name=APPLICATION, route_prefix="/")
 
 
 def _client() -> Any:
@@ -204,10 +219,14 @@ def _wait(url: str, name: str, version: int, clock: Clock) -> None:
         time.sleep(_POLL_S)
 
 
-def _of_other_home(home: Path) -> None:
+def _of_other_home(home: Path, online: SecretStr | None) -> None:
     owner = _handle().home.remote().result(timeout_s=_READY_S)
     if owner != str(home):
         raise Conflict(f"this cluster serves the home {owner} already: undeploy there, or connect to another cluster.")
+    if not _handle().reads.remote(online).result(timeout_s=_READY_S):
+        raise Conflict(
+            "what this cluster serves reads another online store: undeploy all names first, then serve again."
+        )
 
 
 def _warn_of_other_flags(client: Any) -> None:

@@ -114,7 +114,7 @@ def test_both_versions_are_kept_fresh_until_one_is_retired(store: FeatureStore) 
     asked = pl.DataFrame({"shop": ["a"], "t": [after(3600 + 3)]})
     for view, total in ((takings, 5.0), (longer, 8.0)):
         assert store.join(asked, [view.ref], time="t")["takings.total_1h"].to_list() == [total]
-        assert store.online(view, {"shop": ["a"]}, at=after(3600 + 3))["total_1h"].to_pylist() == [total]
+        assert store.online(view, {"shop": ["a"]}, at=after(3600 + 3)).to_arrow()["total_1h"].to_pylist() == [total]
     store.retire("takings", takings.version)
     assert store.view("takings").version == longer.version
     with pytest.raises(Refused, match="is retired"):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplat.errors import Corrupt
-from mlplat.features.codec import Events, RowCodec, entity_key
+from mlplat.errors import Corrupt, InvalidInput
+from mlplat.features.codec import RowCodec, entity_key, entity_keys, mark_key, view_prefix
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float64": st.floats(allow_nan=False),
@@ -43,20 +42,46 @@ def test_different_rows_have_different_bytes() -> None:
     assert len({codec.encode(row) for row in rows}) == len(rows)
 
 
-def test_entities_views_and_versions_have_keys_of_their_own() -> None:
-    keys = {
-        entity_key(view, version, entity)
-        for view in ("a", "b")
-        for version in ("1", "2")
-        for entity in (["x", "y"], ["xy"], ["x,y"], [1], ["1"], [True], [None])
-    }
-    assert len(keys) == 2 * 2 * 7
+key = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=130) | st.just("\0")
+entities = st.lists(st.tuples(key), max_size=5) | st.lists(st.tuples(key, key), max_size=5)
 
 
-def test_a_window_blob_of_another_length_is_corrupt() -> None:
-    events = Events(since_us=0, times=np.array([1]), ids=np.array([2]), values=(np.array([3.0]),))
-    blob = events.encode()
-    assert Events.decode(blob, 1).encode() == blob
-    for bad in (blob[:-8], blob + b"12345678", blob[:-1]):
-        with pytest.raises(Corrupt, match="a window blob of the online store has"):
-            Events.decode(bad, 1)
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(key, min_size=1, max_size=3), max_size=6))
+def test_entities_have_keys_of_their_own_that_fit_the_store(entities: list[list[Any]]) -> None:
+    different = {tuple((type(value), value) for value in entity) for entity in entities}
+    keys = {entity_key("v" * 63, "f" * 12, entity) for entity in entities}
+    assert len(keys) == len(different)
+    assert all(len(key) <= 511 and key.startswith(view_prefix("v" * 63, "f" * 12)) for key in keys)
+    assert mark_key("v" * 63, "f" * 12) not in keys
+
+
+@settings(max_examples=150, deadline=None)
+@given(entities)
+def test_many_keys_at_once_are_those_of_each(entities: list[tuple[Any, ...]]) -> None:
+    prefix = view_prefix("v", "1")
+    if entities:
+        columns = list(zip(*entities, strict=True))
+        assert entity_keys(prefix, columns) == [entity_key("v", "1", entity) for entity in entities]
+
+
+@pytest.mark.parametrize("column", [["a", "b"], [1, -2], ["a", "a\0b"], ["a", 1], ["x" * 101, "a"]])
+def test_the_fast_ways_to_many_keys_give_those_of_each(column: list[Any]) -> None:
+    found = entity_keys(view_prefix("v", "1"), [column])
+    assert found == [entity_key("v", "1", [value]) for value in column]
+
+
+def test_views_and_versions_have_keys_of_their_own() -> None:
+    keys = {entity_key(view, version, ["x"]) for view in ("a", "b") for version in ("1", "2")}
+    assert len(keys) == 4
+
+
+def test_a_key_that_no_table_has_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"key 1\.0 is float, and a key is text, an integer, or true or false"):
+        entity_keys(b"v@1/", [["a", 1.0]])
+
+
+def test_a_row_that_is_cut_is_corrupt() -> None:
+    codec = RowCodec(["float64"])
+    with pytest.raises(Corrupt, match="a row blob of the online store has 15 bytes"):
+        codec.decode(codec.encode([1.0])[:-1])

@@ -49,7 +49,7 @@ def check(home: Path, lines: set[str]) -> None:
     assert {name for name in lines if name.startswith("batch")} <= batches.keys()
     at = after(80_001)
     joined = store.join(pl.DataFrame({"shop": ["one"], "at": [at]}), [recent], time="at")
-    online = store.online(recent, {"shop": ["one"]}, at=at).to_pylist()[0]
+    online = store.online(recent, {"shop": ["one"]}, at=at).to_arrow().to_pylist()[0]
     assert online["sold_1d"] == joined["recent.sold_1d"][0] == len(ids)
     assert online["total_1d"] == joined["recent.total_1d"][0]
     store.close()

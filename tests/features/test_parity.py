@@ -127,10 +127,10 @@ def test_a_moment_before_what_a_blob_keeps_is_missing_and_not_wrong(tmp_path: Pa
     store.apply(recent)
     rows = [{**first_row(), "sold_at": after(60 * i), "sale_id": str(i)} for i in range(300)]
     store.ingest(sales, rows)
-    early = store.online(recent, {"shop": ["first"]}, at=after(600)).to_pylist()[0]
+    early = store.online(recent, {"shop": ["first"]}, at=after(600)).to_arrow().to_pylist()[0]
     assert early["status"] == "missing"
     assert early["sold_1m"] is None
-    assert store.online(recent, {"shop": ["first"]}, at=after(60 * 299)).to_pylist()[0]["sold_1m"] == 1
+    assert store.online(recent, {"shop": ["first"]}, at=after(60 * 299)).to_arrow().to_pylist()[0]["sold_1m"] == 1
     store.close()
 
 
@@ -140,8 +140,8 @@ def test_a_late_event_counts_in_the_windows_it_falls_in(tmp_path: Path) -> None:
     store.apply(recent, newest)
     store.push(sales, {**first_row(), "sold_at": after(100), "sale_id": "b", "price": 2.0})
     store.push(sales, {**first_row(), "sold_at": after(50), "sale_id": "c", "price": 4.0})
-    assert store.online(recent, {"shop": ["first"]}, at=after(101)).to_pylist()[0]["total_1m"] == 6.0
-    row = store.online(newest, {"shop": ["first"], "kind": ["a"]}, at=after(101)).to_pylist()[0]
+    assert store.online(recent, {"shop": ["first"]}, at=after(101)).to_arrow().to_pylist()[0]["total_1m"] == 6.0
+    row = store.online(newest, {"shop": ["first"], "kind": ["a"]}, at=after(101)).to_arrow().to_pylist()[0]
     assert (row["price"], row["age"]) == (2.0, 1.0)
     store.close()
 
@@ -156,7 +156,9 @@ def test_the_first_of_two_events_with_one_id_stays_on_both_paths(tmp_path: Path)
     asked = [{"shop": shop, "kind": "a", "at": after(1)} for shop in ("twice", "other")]
     same_online_and_offline(store, newest, asked, tmp_path)
     same_online_and_offline(store, recent, asked, tmp_path)
-    assert store.online(newest, {"shop": ["twice"], "kind": ["a"]}, at=after(1))["price"].to_pylist() == [5.0]
+    assert store.online(newest, {"shop": ["twice"], "kind": ["a"]}, at=after(1)).to_arrow()["price"].to_pylist() == [
+        5.0
+    ]
     store.close()
 
 
@@ -169,7 +171,7 @@ def test_any_number_can_be_in_a_window_even_a_key(tmp_path: Path, column: str) -
     rows = [{"stock": 3, "price": 1.5, "open": True, "sold_at": after(i)} for i in range(3)]
     store.ingest(source, rows[:2])
     store.push(source, rows[2])
-    found = store.online(view, {"stock": [3]}, at=after(3))["most"].to_pylist()
+    found = store.online(view, {"stock": [3]}, at=after(3)).to_arrow()["most"].to_pylist()
     assert found == [float(rows[0][column])]
     assert store.join(pl.DataFrame({"stock": [3], "at": [after(3)]}), [view], time="at")["wide.most"].to_list() == found
     store.close()
@@ -212,6 +214,8 @@ def test_times_before_the_epoch_and_microseconds_are_exact(tmp_path: Path) -> No
     asked = [{"shop": "first", "kind": "a", "at": old.replace(microsecond=m)} for m in (1, 2)]
     same_online_and_offline(store, newest, asked, tmp_path)
     same_online_and_offline(store, recent, asked, tmp_path)
-    assert store.online(recent, {"shop": ["first"]}, at=old.replace(microsecond=2))["sold_1m"].to_pylist() == [1]
+    assert store.online(recent, {"shop": ["first"]}, at=old.replace(microsecond=2)).to_arrow()[
+        "sold_1m"
+    ].to_pylist() == [1]
     assert to_us(START) == START_US
     store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 from mlplat import features as F
 from mlplat.errors import BatchRefused, InvalidInput, NotFound, Refused, Unavailable
 from mlplat.features.definitions import View
+from mlplat.features.lmdb_store import LmdbStore
 from mlplat.features.reader import open_reader
 from mlplat.features.store import FeatureStore
 from mlplat.features.tables import EventTable
+from mlplat.home import open_home
 from tests.features.support import START_US, after, inline_pool, open_store
 
 sales = F.source("sales", key="shop", time="at", id="order")
@@ -74,7 +77,7 @@ def test_a_refused_batch_or_push_leaves_the_table_as_it_was(store: FeatureStore)
             with pytest.raises(InvalidInput, match=r"refused the batch and is unchanged|do not make a table"):
                 add(sales, [sale(8), {**sale(9), **bad}])
     assert stored(store) == [1, 2]
-    assert store.online(hourly, {"shop": ["a"]}, at=after(100))["sold"].to_pylist() == [2]
+    assert store.online(hourly, {"shop": ["a"]}, at=after(100)).to_arrow()["sold"].to_pylist() == [2]
     store.close()
 
 
@@ -84,7 +87,7 @@ def test_the_first_push_sets_the_types(tmp_path: Path) -> None:
     store.push(sales, sale(1))
     store.push(sales, [])
     store.push(sales, [sale(2), sale(3, price=None)])
-    row = store.online(hourly, {"shop": ["a"]}, at=after(100)).to_pylist()[0]
+    row = store.online(hourly, {"shop": ["a"]}, at=after(100)).to_arrow().to_pylist()[0]
     assert (row["sold"], row["mean"]) == (3, 1.0)
     with pytest.raises(BatchRefused, match="price: is '1', and the table has floats"):
         store.push(sales, {**sale(4), "price": "1"})
@@ -167,21 +170,23 @@ def test_versions_are_immutable_and_live_side_by_side(store: FeatureStore) -> No
 def test_a_view_that_is_applied_late_sees_what_was_pushed_before(store: FeatureStore) -> None:
     store.push(sales, sale(3))
     store.apply(hourly, newest, doubled)
-    assert store.online(hourly, {"shop": ["a"]}, at=after(100))["sold"].to_pylist() == [3]
-    assert store.online(doubled, {"shop": ["a"]}, at=after(100))["double"].to_pylist() == [2.0]
+    assert store.online(hourly, {"shop": ["a"]}, at=after(100)).to_arrow()["sold"].to_pylist() == [3]
+    assert store.online(doubled, {"shop": ["a"]}, at=after(100)).to_arrow()["double"].to_pylist() == [2.0]
     store.close()
 
 
 def test_an_online_read_is_typed_and_says_what_is_missing_or_expired(store: FeatureStore) -> None:
     store.apply(hourly, newest)
-    found = store.online(newest, {"shop": ["a", "b"]}, at=after(100))
+    found = store.online(newest, {"shop": ["a", "b"]}, at=after(100)).to_arrow()
     assert found.schema.field("price").type == pa.float64()
     assert found["status"].to_pylist() == ["ok", "missing"]
-    assert store.online(newest, {"shop": ["a"]}, at=after(3603))["status"].to_pylist() == ["expired"]
-    nobody = store.online(hourly, {"shop": ["b"]}, at=after(100))
+    assert store.online(newest, {"shop": ["a"]}, at=after(3603)).to_arrow()["status"].to_pylist() == ["expired"]
+    nobody = store.online(hourly, {"shop": ["b"]}, at=after(100)).to_arrow()
     assert nobody.to_pylist() == [{"shop": "b", "sold": 0, "mean": None, "status": "missing"}]
     assert nobody.schema.field("mean").type == pa.float64()
-    assert store.online(newest, {"shop": pl.Series(["a"])})["status"].to_pylist() == ["missing"]  # START is before
+    assert store.online(newest, {"shop": pl.Series(["a"])}).to_arrow()["status"].to_pylist() == [
+        "missing"
+    ]  # START is before
     store.close()
 
 
@@ -223,7 +228,7 @@ def test_code_that_is_no_longer_current_is_not_needed(tmp_path: Path) -> None:
     store.close()
     other = open_store(tmp_path)
     other.push(sales, sale(2))
-    assert other.online("doubled", {"shop": ["a"]}, at=after(100))["double"].to_pylist() == [2.0]
+    assert other.online("doubled", {"shop": ["a"]}, at=after(100)).to_arrow()["double"].to_pylist() == [2.0]
     other.close()
 
 
@@ -241,7 +246,7 @@ def test_few_rows_are_made_here_and_many_on_the_pool(tmp_path: Path) -> None:
     store.ingest(sales, [sale(i) for i in range(1001)])
     store.ingest(sales, [sale(i) for i in range(2000, 2003)])
     assert asked == [1001]
-    found = store.online(doubled, {"shop": ["a"]}, at=after(9999))["double"].to_pylist()
+    found = store.online(doubled, {"shop": ["a"]}, at=after(9999)).to_arrow()["double"].to_pylist()
     assert found == [2.0]
     store.close()
 
@@ -288,7 +293,11 @@ def test_threads_may_push_apply_and_read_at_once(tmp_path: Path) -> None:
     at = after(1000)
     frame = pl.DataFrame({"shop": ["a"], "at": [at]})
     joined = store.join(frame, ["hourly", "doubled"], time="at")
-    assert store.online(hourly, {"shop": ["a"]}, at=at)["sold"].to_pylist() == joined["hourly.sold"].to_list() == [31]
+    assert (
+        store.online(hourly, {"shop": ["a"]}, at=at).to_arrow()["sold"].to_pylist()
+        == joined["hourly.sold"].to_list()
+        == [31]
+    )
     store.close()
 
 
@@ -306,4 +315,25 @@ def test_a_join_on_an_unusable_time_is_refused(store: FeatureStore) -> None:
     eastern = frame.with_columns(pl.col("at").dt.convert_time_zone("America/New_York").dt.cast_time_unit("ns"))
     assert store.join(eastern, [newest], time="at")["newest.price"].to_list() == [1.0]
     assert store.join(frame.clear(), [newest], time="at").height == 0
+    store.close()
+
+
+def test_a_home_of_the_first_format_is_rebuilt_when_it_opens(tmp_path: Path) -> None:
+    store = open_store(open_home(tmp_path))
+    store.apply(hourly, newest, doubled)
+    store.ingest(sales, [sale(1), sale(2, 3.0)])
+    store.close()
+    # As the first format had it: other keys, a head of (time, id), the mask before the numbers; and marks as now.
+    (tmp_path / "home.json").write_text('{"format": 1}')
+    online = LmdbStore(tmp_path / "online")
+    for view in (hourly, newest, doubled):
+        online.delete(view.name, view.version)
+        key = f"{view.name}@{view.version}/".encode()
+        old = struct.pack("<qq", START_US, 7) + b"\0" + struct.pack("<d", 99.0)
+        mark = (10**6).to_bytes(8, "big", signed=True)
+        online.update([key + bytes(16), key + b"mark"], lambda _, old=old, mark=mark: [old, mark])
+    online.close()
+    store = open_store(open_home(tmp_path))
+    found = store.online([hourly, newest, doubled], {"shop": ["a"]}, at=after(100))
+    assert found.numpy().tolist() == [[2.0, 2.0, 3.0, 6.0]]
     store.close()
