@@ -23,7 +23,7 @@ _MASK = (1 << 64) - 1
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def value_id(value: str | float) -> int:
+def value_id(value: str | float | bool) -> int:
     """Of the value of an id column; a time is its microseconds."""
     return _signed(_value(value))
 
@@ -55,9 +55,9 @@ def row_ids(frame: pl.DataFrame, names: Sequence[str]) -> npt.NDArray[np.int64]:
 def _value(value: str | float) -> int:
     if isinstance(value, str):
         return _text(value)
-    if isinstance(value, float):
-        return _mix(struct.unpack("<Q", struct.pack("<d", value))[0])
-    return _mix(value & _MASK)
+    if isinstance(value, int):
+        return _mix(value & _MASK)
+    return _mix(struct.unpack("<Q", struct.pack("<d", value))[0])
 
 
 def _values(column: pl.Series) -> Words:
@@ -66,8 +66,9 @@ def _values(column: pl.Series) -> Words:
         texts = pa.chunked_array([column.to_arrow(compat_level=pl.CompatLevel.oldest())]).combine_chunks()
         coded = texts.dictionary_encode()
         hashes = np.array([_text(text) for text in coded.dictionary.to_pylist()] or [0], dtype=np.uint64)
-        return hashes[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
-    plain = column.to_physical().fill_null(False if column.dtype == pl.Boolean else 0)  # noqa: FBT003
+        found: Words = hashes[coded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+        return found
+    plain = column.to_physical().fill_null(False if column.dtype == pl.Boolean else 0)
     numbers = plain if plain.dtype == pl.Float64 else plain.cast(pl.Int64)
     return _mixed(numbers.to_numpy().view(np.uint64))
 

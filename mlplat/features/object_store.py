@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import from_url
 
 from mlplat.config import environment, missing_credential
@@ -44,17 +45,28 @@ def _probe(url: str, options: tuple[tuple[str, str], ...]) -> None:
     """Put one small file twice, each time only if it is not there: the second must fail. Once per process and table."""
     name = f"_probe-{uuid4().hex}"
     try:
-        store = from_url(url, config={k.lower(): v for k, v in options if k != "AWS_ALLOW_HTTP"}, **_client(options))
+        store = from_url(url, config=_config(url, options), client_options={"allow_http": True})
         obstore.put(store, name, b"first", mode="create", use_multipart=False)
-        twice = _put_again(store, name)
+        safe = _refuses(store, name)
         obstore.delete(store, name)
-    except NotSupportedError:
-        twice = True
     except (BaseError, OSError, ValueError) as error:
         raise Unavailable(f"table {url!r}: the object store did not answer as it should: {error}") from None
-    if twice:
+    if not safe:
         raise Refused(
-            f"table {url!r}: this object store puts a file over one that is there, even when asked not to (If-None-Match), "
-            "so two writers could lose each other's rows. Use one with conditional puts, such as S3, GCS, Azure or MinIO, "
-            "or a local home."
+            f"table {url!r}: this object store puts a file over one that is there, even when asked not to "
+            "(If-None-Match), so two writers could lose each other's rows. Use one with conditional puts, such as S3, GCS, "
+            "Azure or MinIO, or a local home."
         )
+
+
+def _refuses(store: Any, name: str) -> bool:
+    try:
+        obstore.put(store, name, b"second", mode="create", use_multipart=False)
+    except (AlreadyExistsError, PreconditionError):
+        return True
+    return False
+
+
+def _config(url: str, options: tuple[tuple[str, str], ...]) -> Any:
+    prefix = {"s3": "AWS_", "gs": "GOOGLE_"}.get(urlsplit(url).scheme, "AZURE_")
+    return {name: value for name, value in options if name.startswith(prefix) and name != "AWS_ALLOW_HTTP"}

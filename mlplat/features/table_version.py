@@ -142,7 +142,7 @@ class TableVersion:
             done: dict[str, Any] = self.delta.delete(where, commit_properties=CommitProperties(max_commit_retries=0))
         return int(done["num_deleted_rows"])
 
-    def commit(self, schema: pa.Schema, frames: Iterable[pl.DataFrame], *, app: str, number: int) -> int:
+    def commit(self, schema: pa.Schema, frames: Iterable[pl.DataFrame], *, app: str | None, number: int) -> int:
         """Append `frames`, of columns `schema`, as the next version, or fail: `Conflict` if there is one already."""
         version = self.version() + 1
         stamp = pl.lit(version, dtype=pl.Int64).alias(BATCH)
@@ -161,7 +161,8 @@ class TableVersion:
                 schema_mode=None if known is None or set(schema.names) <= known else "merge",
                 storage_options=dict(self.options) or None,
                 commit_properties=CommitProperties(
-                    max_commit_retries=0, app_transactions=[Transaction(app_id=app, version=number)]
+                    max_commit_retries=0,
+                    app_transactions=None if app is None else [Transaction(app_id=app, version=number)],
                 ),
             )
         return version

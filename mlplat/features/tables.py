@@ -47,6 +47,11 @@ class EventTable:
         self.at = str(at)
         self._options = dict(options or {})
 
+    @property
+    def path(self) -> Path:
+        """Of a table on this machine."""
+        return Path(self.at)
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Among the writers of this machine. A table at a URL needs none: there a commit that comes second fails."""
@@ -86,14 +91,15 @@ class EventTable:
             return now.version()
         return now.commit(arrow_schema(rows), [rows], app=app, number=number)
 
-    def add(self, fresh: Fresh, *, app: str, number: int) -> int:
-        """Append what a batch has and the table lacks, and return the version after it; once per (app, number).
+    def add(self, fresh: Fresh, *, app: str | None = None, number: int = 0) -> int:
+        """Append what a batch has and the table lacks, and return the version after it; with `app` once per (app, number).
 
         `fresh` is asked about the newest version, and asked again if another writer came first.
         """
         for _ in range(_TRIES):
             now = self.now()
-            lacking = None if now.transaction(app) >= number else fresh(now)
+            done = app is not None and now.transaction(app) >= number
+            lacking = None if done else fresh(now)
             if lacking is None:
                 return now.version()
             try:

@@ -111,7 +111,7 @@ def check(
     findings += _keys(source, frame) + _values(frame)
     if schema is not None and all(finding.bad is not None for finding in findings):
         order = [*schema, *(name for name in frame.columns if name not in schema)]
-        frame = frame.select(order).cast({name: dtype for name, dtype in schema.items()})
+        frame = frame.select(order).cast(pl.Schema(schema))
     return Checked(frame=frame, findings=findings)
 
 
