@@ -195,6 +195,11 @@ class Ingestion:
         with table.lock():
             self._flush_locked(name, table)
 
+    def forget(self, source: Source) -> None:
+        """Drop what waits for the table of a source that is being deleted."""
+        self._schemas.pop(source, None)
+        self._log.remove(number for number, entry in self._waiting() if entry["source"] == source.name)
+
     def catch_up(self, source: Source) -> None:
         """Bring what the tables have, and the online store lacks, to the online store."""
         for view in self._views_of(source):

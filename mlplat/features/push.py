@@ -53,7 +53,10 @@ def sorted_out(
 def _row(
     source: Source, row: Mapping[str, Any], at: int, schema: Mapping[str, pl.DataType], problems: list[Problem]
 ) -> Row:
-    problems += [Problem(field=str(n), message=NO_COLUMN, rows=(at,), count=1) for n in row.keys() - schema.keys()]
+    problems += [
+        Problem(field=str(n), message=NO_COLUMN, rows=(at,), count=1)
+        for n in sorted(row.keys() - schema.keys(), key=str)
+    ]
     done: Row = {}
     for name, dtype in schema.items():
         value = row.get(name)

@@ -57,4 +57,4 @@ class Quarantine:
         return held.sort(BATCH, POSITION).select(SCHEMA.names()) if held.width else pl.DataFrame(schema=SCHEMA)
 
     def count(self) -> int:
-        return self._table.now().size()[0]
+        return self._table.now().rows()

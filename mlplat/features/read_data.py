@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,28 @@ CHUNK_ROWS = 500_000
 
 def to_frame(data: Any) -> pl.DataFrame:
     """All of `data` (see `frames`) as one frame."""
-    found = list(frames(data))
-    return found[0] if len(found) == 1 else pl.concat(found)
+    stream = _stream(data, CHUNK_ROWS)
+    return _whole(data) if stream is None else _joined(list(stream))
 
 
-def frames(data: Any, *, rows: int = CHUNK_ROWS) -> Iterator[pl.DataFrame]:
-    """`data` in its order, in frames of at most `rows` rows; at least one, be it empty.
+def frames(data: Any) -> Iterator[pl.DataFrame]:
+    """`data` in its order, in frames of at most `CHUNK_ROWS` rows; at least one, be it empty.
 
     It is a polars, pandas or Arrow table, an Arrow dataset or stream of record batches, a Ray Dataset, rows as dicts, or
     the path or URL of a Parquet or CSV file, a folder of them, or a pattern. Raises `InvalidInput`.
     """
+    stream = _stream(data, CHUNK_ROWS)
+    return _sized([_whole(data)] if stream is None else stream, CHUNK_ROWS)
+
+
+def _stream(data: Any, rows: int) -> Iterable[pl.DataFrame] | None:
+    """Of what may be larger than memory; None for what is in it."""
     if isinstance(data, str | Path):
-        yield from _sized(read_files(str(data), rows), rows)
-    elif isinstance(data, pl.LazyFrame):
-        yield from _sized(data.collect_batches(chunk_size=rows, maintain_order=True), rows)
-    elif (batches := _batches(data, rows)) is not None:
-        yield from _sized(batches, rows)
-    else:
-        whole = _whole(data)
-        yield from _sized(whole.iter_slices(rows) if whole.height else [whole], rows)
+        return read_files(str(data), rows)
+    if isinstance(data, pl.LazyFrame):
+        empty = pl.DataFrame(schema=data.collect_schema())
+        return chain([empty], data.collect_batches(chunk_size=rows, maintain_order=True))
+    return _batches(data, rows)
 
 
 def _batches(data: Any, rows: int) -> Iterable[pl.DataFrame] | None:
@@ -52,17 +56,15 @@ def _batches(data: Any, rows: int) -> Iterable[pl.DataFrame] | None:
 
 
 def _polars(batches: Iterable[Any], schema: pa.Schema | None) -> Iterator[pl.DataFrame]:
-    nothing = True
+    if schema is not None:
+        yield pl.DataFrame(schema.empty_table())
     try:
         for batch in batches:
             frame = pl.from_arrow(batch)
             assert isinstance(frame, pl.DataFrame)
-            nothing = False
             yield frame
     except (pa.ArrowException, OSError) as error:
         raise InvalidInput(f"the stream of rows broke off: {error}") from None
-    if nothing:
-        yield pl.DataFrame() if schema is None else pl.DataFrame(schema.empty_table())
 
 
 def _sized(found: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
@@ -74,10 +76,12 @@ def _sized(found: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
                 yield _joined(held)
                 held = []
             held.append(piece)
-    yield _joined(held) if held else pl.DataFrame()
+    yield _joined(held)
 
 
 def _joined(held: list[pl.DataFrame]) -> pl.DataFrame:
+    if not held:
+        return pl.DataFrame()
     try:
         return held[0] if len(held) == 1 else pl.concat(held, how="vertical_relaxed")
     except pl.exceptions.PolarsError as error:

@@ -110,14 +110,18 @@ class TableVersion:
                 low, high = min(low or first, first), max(high or last, last)
         return None if low is None or high is None else (low, high)
 
-    def size(self) -> tuple[int, int, int]:
-        """Rows, files and bytes of the newest version."""
-        table = self.delta
-        if table is None:
-            return 0, 0, 0
-        files = pa.table(table.get_add_actions(flatten=True))
-        counts = files.column("num_records").to_pylist(), files.column("size_bytes").to_pylist()
-        return sum(counts[0]), files.num_rows, sum(counts[1])
+    def rows(self) -> int:
+        return sum(self._files("num_records"))
+
+    def file_sizes(self) -> list[int]:
+        """Bytes of every file of this version."""
+        return self._files("size_bytes")
+
+    def _files(self, column: str) -> list[int]:
+        if self.delta is None:
+            return []
+        found: list[int] = pa.table(self.delta.get_add_actions(flatten=True)).column(column).to_pylist()
+        return found
 
     def history(self) -> list[tuple[int, datetime, str]]:
         """Version, moment and operation of every commit that is still known, oldest first."""
