@@ -19,6 +19,16 @@ from mlplat.features.tables import EventTable
 
 _KNOWN = ("s3", "gs", "az", "abfss")
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_")
+_OWN = (
+    "_KEY_ID",
+    "_ACCESS_KEY",
+    "_SESSION_TOKEN",
+    "_REGION",
+    "_ENDPOINT_URL",
+    "_APPLICATION_CREDENTIALS",
+    "_ACCOUNT_NAME",
+    "_ACCOUNT_KEY",
+)
 
 
 def table_at(url: str, *, variables: Mapping[str, str] | None = None) -> EventTable:
@@ -68,5 +78,6 @@ def _refuses(store: Any, name: str) -> bool:
 
 
 def _config(url: str, options: tuple[tuple[str, str], ...]) -> Any:
+    """What obstore would not find by itself, or would find otherwise: its own reading of the environment does the rest."""
     prefix = {"s3": "AWS_", "gs": "GOOGLE_"}.get(urlsplit(url).scheme, "AZURE_")
-    return {name: value for name, value in options if name.startswith(prefix) and name != "AWS_ALLOW_HTTP"}
+    return {name: value for name, value in options if name.startswith(prefix) and name.endswith(_OWN)}
