@@ -131,15 +131,20 @@ def _check_remote(settings: Settings, env: Environment) -> None:
     ways = CREDENTIALS.get(scheme)
     if ways is None:
         raise InvalidInput(f"home {settings.home!r}: the scheme {scheme!r} is not one of {', '.join(CREDENTIALS)}.")
-    if not any(all(env.variables.get(name) for name in way) for way in ways):
-        raise InvalidInput(
-            f"home {settings.home!r}: no credential in the environment. Set {' and '.join(ways[0])}"
-            + "".join(f", or {' and '.join(way)}" for way in ways[1:])
-            + "."
-        )
+    if remedy := missing_credential(scheme, env.variables):
+        raise InvalidInput(f"home {settings.home!r}: {remedy}")
     raise NotYetAvailable(
         f"home {settings.home!r}: homes on object storage are not in this release; use a local folder."
     )
+
+
+def missing_credential(scheme: str, variables: Mapping[str, str]) -> str | None:
+    """What to set so that URLs of a scheme can be opened; None if nothing that is known of is missing."""
+    ways = CREDENTIALS.get(scheme, ())
+    if not ways or any(all(variables.get(name) for name in way) for way in ways):
+        return None
+    others = "".join(f", or {' and '.join(way)}" for way in ways[1:])
+    return f"no credential in the environment. Set {' and '.join(ways[0])}{others}."
 
 
 def _check_stores(settings: Settings) -> None:

@@ -3,18 +3,17 @@ the tables."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import orjson
 import polars as pl
+import pyarrow as pa
 
-from mlplat.errors import UserCodeError
+from mlplat.errors import BatchRefused, Conflict, InvalidInput, Problem, UserCodeError
 from mlplat.features.codec import mark_key
 from mlplat.features.definitions import Source, View
 from mlplat.features.lmdb_store import PushLog
@@ -28,11 +27,12 @@ from mlplat.features.online_writer import (
     window_updates,
     write,
 )
-from mlplat.features.push import Row, normal_rows, to_frame
+from mlplat.features.push import Row, sorted_out, to_frame
+from mlplat.features.quarantine import BadRow, Quarantine
 from mlplat.features.registry import Registry
+from mlplat.features.staging import Stage, Staged
+from mlplat.features.table_version import TableVersion, arrow_schema
 from mlplat.features.tables import BATCH, ID, EventTable
-from mlplat.features.validate import clean
-from mlplat.features.validate import to_frame as read_frame
 from mlplat.features.view_rows import ViewRows, check_columns
 
 FLUSH_ROWS = 10_000
@@ -41,20 +41,26 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """What a batch did. `duplicates` were there already, or stood in the batch twice; `table_version` is the data
-    version after it."""
+    """What a batch did. `duplicates` were there already, or stood in the batch twice; `quarantined` could not be taken and
+    were set aside; `table_version` is the data version after it."""
 
     source: str
     rows: int
     added: int
     duplicates: int
     table_version: int
+    quarantined: int = 0
+
+
+OnBad = Literal["refuse", "quarantine"]
+NewColumns = Literal["refuse", "add"]
 
 
 class Ingestion:
     """Writes the tables, the log and the online store of one home. Thread-safe; several processes may write."""
 
     def __init__(self, home: Path, registry: Registry, store: OnlineStore, views: ViewRows) -> None:
+        self._home = home
         self._registry = registry
         self._store = store
         self._rows = views
@@ -62,34 +68,72 @@ class Ingestion:
         self._schemas: dict[Source, Mapping[str, pl.DataType]] = {}
         self._current: tuple[frozenset[str], dict[str, list[View]]] = (frozenset(), {})
 
-    def ingest(self, source: Source, data: Any, *, batch_id: str | None = None) -> Ingested:
+    def ingest(
+        self,
+        source: Source,
+        data: Any,
+        *,
+        batch_id: str | None = None,
+        new_columns: NewColumns = "refuse",
+        on_bad: OnBad = "refuse",
+    ) -> Ingested:
         """All of the batch or nothing; a batch id (default: a hash of the content) that was ingested before adds
         nothing."""
-        given = read_frame(data)
+        _one_of("new_columns", new_columns, get_args(NewColumns))
+        _one_of("on_bad", on_bad, get_args(OnBad))
         self._registry.has_source(source)
         table = self._rows.source_table(source)
-        with table.lock():
-            rows = clean(source, given, table.schema())
+        schema = table.schema()
+        stage = Stage(source, schema, add_columns=new_columns == "add", set_aside=on_bad == "quarantine")
+        with Staged(self._home / "tables" / "staging") as staged:
+            stage.read(data, staged)
             for view in self._views_of(source):
-                check_columns(view, rows.schema)
-            self._registry.put_source(source)
-            self._flush_locked(source, table)
-            app = f"batch:{batch_id or _content(rows)}"
-            fresh = rows.clear() if table.transaction(app) >= 0 else table.new_rows(rows, source.time)
-            version = table.append(fresh, app=app, number=1) if fresh.height else table.version()
+                check_columns(view, staged.schema)
+            done = self._land(source, table, schema, staged, stage.bad, batch_id)
         try:
             self.catch_up(source)
         except UserCodeError as error:
             raise UserCodeError(
                 f"{error} The batch itself is in source {source.name!r}; it need not come again."
             ) from error
+        return done
+
+    def _land(
+        self,
+        source: Source,
+        table: EventTable,
+        schema: Mapping[str, pl.DataType] | None,
+        staged: Staged,
+        bad: Sequence[BadRow],
+        batch_id: str | None,
+    ) -> Ingested:
+        """The bad rows first: if this process dies between the two, the batch comes again and finds them there."""
+        name = batch_id or staged.content
+        added = 0
+
+        def fresh(now: TableVersion) -> tuple[pa.Schema, Iterable[pl.DataFrame]] | None:
+            nonlocal added
+            if now.schema() != schema and now.schema() != staged.schema:
+                raise Conflict(f"another writer changed the columns of source {source.name!r}: ingest the batch again")
+            marks, added = staged.fresh(now, _identity(source))
+            return (staged.arrow_schema, staged.marked(marks)) if added else None
+
+        with table.lock():
+            self._registry.put_source(source)
+            self._flush_locked(source.name, table)
+            self.quarantine(source).add(name, bad)
+            version = table.add(fresh, app=f"batch:{name}", number=1)
         return Ingested(
             source=source.name,
-            rows=rows.height,
-            added=fresh.height,
-            duplicates=rows.height - fresh.height,
+            rows=staged.rows + len(bad),
+            added=added,
+            duplicates=staged.rows - added,
+            quarantined=len(bad),
             table_version=version,
         )
+
+    def quarantine(self, source: Source) -> Quarantine:
+        return Quarantine(self._home / "tables" / "quarantine", source.name)
 
     def push(self, source: Source, rows: Sequence[Mapping[str, Any]]) -> None:
         """Durable and readable online when it returns. The first rows of a source set its types and go to its table."""
@@ -99,7 +143,43 @@ class Ingestion:
         if schema is None:
             self.ingest(source, list(rows))
             return
-        normal = _once(source, normal_rows(source, rows, schema))
+        good, problems = self._sorted_out(source, rows, schema)
+        if problems:
+            raise BatchRefused(f"source {source.name!r}", problems)
+        self._push_normal(source, good)
+
+    def push_good(self, source: Source, rows: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+        """Push those that can be; the reason, by position, of each that cannot. The first that can sets the types."""
+        bad: dict[int, str] = {}
+        first = 0
+        while first < len(rows) and (schema := self._schema(source)) is None:
+            try:
+                self.ingest(source, [rows[first]])
+            except InvalidInput as error:
+                bad[first] = str(error)
+            first += 1
+        if first < len(rows):
+            assert schema is not None
+            good, problems = self._sorted_out(source, rows[first:], schema)
+            self._push_normal(source, good)
+            for problem in problems:
+                at = first + problem.rows[0]
+                bad[at] = "; ".join(filter(None, (bad.get(at), f"{problem.field}: {problem.message}")))
+        return bad
+
+    def _sorted_out(
+        self, source: Source, rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]
+    ) -> tuple[list[Row], list[Problem]]:
+        good, problems = sorted_out(source, rows, schema)
+        newest = self._schema(source, anew=True) if problems else None
+        # Another process may have added a column.
+        return (good, problems) if newest in (None, schema) else sorted_out(source, rows, newest)
+
+    def _push_normal(self, source: Source, rows: Sequence[Row]) -> None:
+        schema = self._schema(source)
+        if schema is None:
+            raise Conflict(f"source {source.name!r} was deleted meanwhile: push the events again")
+        normal = _once(source, rows)
         views = self._views_of(source)
         updates = [update for view in views for update in self._updates(view, normal, schema)]
         self._log.append([orjson.dumps({"source": source.name, "row": row}) for row in normal])
@@ -112,10 +192,17 @@ class Ingestion:
         newest = self._log.last()
         while waiting := {entry["source"] for number, entry in self._waiting() if number <= newest}:
             for name in sorted(waiting):
-                source = self._registry.source(name)
-                table = self._rows.source_table(source)
-                with table.lock():
-                    self._flush_locked(source, table)
+                self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        table = EventTable(self._home / "tables" / "sources" / name)
+        with table.lock():
+            self._flush_locked(name, table)
+
+    def forget(self, source: Source) -> None:
+        """Drop what waits for the table of a source that is being deleted."""
+        self._schemas.pop(source, None)
+        self._log.remove(number for number, entry in self._waiting() if entry["source"] == source.name)
 
     def catch_up(self, source: Source) -> None:
         """Bring what the tables have, and the online store lacks, to the online store."""
@@ -171,12 +258,14 @@ class Ingestion:
         if updates:
             write(self._store, updates)
 
-    def _schema(self, source: Source) -> Mapping[str, pl.DataType] | None:
-        """Kept per process: a table's types never change. Raises `Refused` if the name is another source's."""
-        if source not in self._schemas:
+    def _schema(self, source: Source, *, anew: bool = False) -> Mapping[str, pl.DataType] | None:
+        """Kept per process: a table's types never change, and columns are seldom added. Raises `Refused` if the name is
+        another source's."""
+        if anew or source not in self._schemas:
             self._registry.has_source(source)
             schema = self._rows.source_table(source).schema()
             if schema is None:
+                self._schemas.pop(source, None)
                 return None
             self._schemas[source] = schema
         return self._schemas[source]
@@ -193,27 +282,38 @@ class Ingestion:
     def _waiting(self) -> list[tuple[int, dict[str, Any]]]:
         return [(number, orjson.loads(raw)) for number, raw in self._log.read(FLUSH_ROWS)]
 
-    def _flush_locked(self, source: Source, table: EventTable) -> None:
+    def _flush_locked(self, name: str, table: EventTable) -> None:
         """Exactly once: an event that the table has already, because a flush was killed, is not added again."""
-        mine = [(number, entry["row"]) for number, entry in self._waiting() if entry["source"] == source.name]
+        mine = [(number, entry["row"]) for number, entry in self._waiting() if entry["source"] == name]
         schema = table.schema()
-        if not mine or schema is None:
+        if not mine:
             return
-        fresh = table.new_rows(to_frame([row for _, row in mine], schema), source.time)
-        if fresh.height:
-            table.append(fresh, app="push", number=mine[-1][0])
+        if schema is None:  # pushed while the source was deleted: it is as if it had been just before
+            self._log.remove(number for number, _ in mine)
+            return
+        source, rows = self._registry.source(name), to_frame([row for _, row in mine], schema)
+
+        def fresh(now: TableVersion) -> tuple[pa.Schema, Iterable[pl.DataFrame]] | None:
+            new = now.new_rows(rows, _identity(source))
+            return (arrow_schema(new), [new]) if new.height else None
+
+        table.add(fresh)
         self._log.remove(number for number, _ in mine)
 
 
+def _identity(source: Source) -> list[str]:
+    """The columns that tell rows apart: of one event, those that became known at different times are its versions."""
+    return [source.time, ID, *([] if source.created is None else [source.created])]
+
+
 def _once(source: Source, rows: Sequence[Row]) -> list[Row]:
-    """Of rows with one time and id the first, as in the table."""
-    kept: dict[tuple[int, int], Row] = {}
+    """Of rows with one identity the first, as in the table."""
+    kept: dict[tuple[int, ...], Row] = {}
     for row in rows:
-        kept.setdefault((row[source.time], row[ID]), row)
+        kept.setdefault(tuple(row[name] for name in _identity(source)), row)
     return list(kept.values())
 
 
-def _content(rows: pl.DataFrame) -> str:
-    buffer = io.BytesIO()
-    rows.write_ipc(buffer)
-    return hashlib.blake2b(buffer.getbuffer(), digest_size=16).hexdigest()
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InvalidInput(f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}")

@@ -5,28 +5,31 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import orjson
 import polars as pl
 
-from mlplat.clock import Clock
+from mlplat.clock import US_PER_S, Clock
 from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
 from mlplat.features import offline, parity
 from mlplat.features.asof import NEVER_US
 from mlplat.features.block import Retrieved
 from mlplat.features.catalogue import Catalogue, Entry, Models, Users
+from mlplat.features.datasets import DataSet, DataSets
 from mlplat.features.definitions import AT, AnyView, Derived, Source, View
 from mlplat.features.derived_views import DerivedViews, Stored
-from mlplat.features.ingestion import Ingested, Ingestion
+from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.offline import empty_rows
 from mlplat.features.plans import AnyPlan
 from mlplat.features.push import to_us
 from mlplat.features.reader import OnlineFeatures, open_reader, open_store
 from mlplat.features.registry import Registry, ViewVersion
+from mlplat.features.stream import Decode, Follower, Following, StreamConsumer
 from mlplat.features.training_set import TrainingSet
 from mlplat.features.view_rows import Pool, ViewRows
 from mlplat.model.signature import FeatureRef
@@ -52,6 +55,7 @@ class FeatureStore:
         self._store = open_store(home, online)
         self._rows = ViewRows(home, pool)
         self._ingestion = Ingestion(home, self._registry, self._store, self._rows)
+        self._datasets = DataSets(self._registry, self._rows, self._ingestion)
         self._derived = DerivedViews(self._registry)
         self._catalogue = Catalogue(self._registry, home / "training_sets", models)
         self._reader = OnlineFeatures(self._store, self._registry)
@@ -118,12 +122,25 @@ class FeatureStore:
             self._store.delete(found.name, found.version)
             self._rows.forget(found)
 
-    def ingest(self, source: Source, data: Any, *, batch_id: str | None = None) -> Ingested:
-        """Add a batch of events: a polars, pandas or Arrow table, rows as dicts, or the path of Parquet or CSV.
+    def ingest(
+        self,
+        source: Source,
+        data: Any,
+        *,
+        batch_id: str | None = None,
+        new_columns: NewColumns = "refuse",
+        on_bad: OnBad = "refuse",
+    ) -> Ingested:
+        """Add a batch of events: a polars, pandas or Arrow table, an Arrow reader or dataset, a Ray Dataset, rows as dicts,
+        or the path or URL (`s3://bucket/folder/`) of Parquet or CSV: a file, a folder, perhaps with partitions, or a
+        pattern.
 
-        The whole batch lands or none of it; events that are there already are not added again. Raises `BatchRefused`.
+        The whole batch lands or none of it, however large it is; events that are there already are not added again, nor
+        is a batch whose `batch_id` was there. With `new_columns="add"` columns that the table has not are added to it,
+        null for older rows. With `on_bad="quarantine"` the good rows land, and the bad ones are set aside with the
+        reasons: see `quarantined`. Raises `BatchRefused`.
         """
-        return self._ingestion.ingest(source, data, batch_id=batch_id)
+        return self._ingestion.ingest(source, data, batch_id=batch_id, new_columns=new_columns, on_bad=on_bad)
 
     def push(self, source: Source, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Add one event or a few as they happen. When it returns they are durable, and readable online.
@@ -238,6 +255,40 @@ class FeatureStore:
     def lineage(self, view: AnyView | str, version: str | None = None) -> dict[str, Any]:
         """What a view is made of, down to its sources."""
         return self._catalogue.lineage(_name(view), version)
+
+    def follow(self, source: Source, consumer: StreamConsumer, *, decode: Decode = orjson.loads) -> Following:
+        """Push the records of a stream as they come, in a thread, until `stop()`. `decode` makes a row of a record's bytes.
+
+        The stream is told that a record is done once it is durable here, so that a crash loses none; what then comes
+        again counts once. A record that is no row of the source is set aside: see `quarantined`.
+        """
+        self._start_flusher()
+        return Following(Follower(source, consumer, self._ingestion, decode))
+
+    def quarantined(self, source: Source) -> pl.DataFrame:
+        """The rows of a source that could not be taken: `_batch_id`, `_position` in it, `_reason`, and `row` as JSON."""
+        return self._ingestion.quarantine(source).rows()
+
+    def datasets(self) -> list[str]:
+        """The names of the sources."""
+        return self._datasets.names()
+
+    def dataset(self, source: Source | str) -> DataSet:
+        """What the table of a source holds: rows, bytes, columns, times, versions."""
+        return self._datasets.describe(source if isinstance(source, str) else source.name)
+
+    def compact(self, source: Source) -> None:
+        """Make few large files of the many small ones that pushes leave. No event changes; readers see no difference."""
+        self._datasets.compact(source)
+
+    def retain(self, source: Source, keep: str) -> int:
+        """Delete events older than `keep`, such as "90d"; how many there were. Their files go when they are a week out of
+        use. Refused while a view looks back further."""
+        return self._datasets.retain(source, keep, now=datetime.fromtimestamp(self._clock.now_us() / US_PER_S, tz=UTC))
+
+    def delete(self, source: Source) -> None:
+        """Delete a source with its events. Refused, with the list of them, while views are made of it."""
+        self._datasets.delete(source)
 
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""

@@ -1,23 +1,31 @@
-"""Delta tables of events: append-only, exactly once per transaction id, one writer at a time on one machine."""
+"""Delta tables of events, in a folder or at the URL of an object store: append-only, exactly once per transaction id.
+
+Every commit is made on the version that was read, or fails: nothing can come between what a writer has seen and what it
+writes. Writers of one machine take turns by `lock()`; on an object store the commit itself, which puts a file only if it
+is not there, lets one of them win, and the other reads again.
+"""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import DeltaTable
 
-from mlplat.errors import Unavailable
+from mlplat.errors import Conflict
+from mlplat.features.table_version import BATCH, ID, TableVersion, arrow_schema
 
-ID = "_id"
-"""int64: identifies an event within its time."""
-BATCH = "_batch"
-"""int64: the table version that the row came with."""
+__all__ = ["BATCH", "ID", "EventTable", "locked"]
+
+_TRIES = 20
+
+Fresh = Callable[[TableVersion], tuple[pa.Schema, Iterable[pl.DataFrame]] | None]
+"""What of a batch a version of a table lacks; None if it lacks nothing."""
 
 
 @contextmanager
@@ -30,77 +38,83 @@ def locked(path: Path) -> Iterator[None]:
 
 
 class EventTable:
-    """One Delta table. Methods that write are called with `lock()` held."""
+    """One Delta table. Methods that write are called with `lock()` held.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `at` is a folder, or a URL with `options` for its object store, as `object_store.table_at` makes it.
+    """
+
+    def __init__(self, at: Path | str, options: Mapping[str, str] | None = None) -> None:
+        self.at = str(at)
+        self._options = dict(options or {})
+
+    @property
+    def path(self) -> Path:
+        """Of a table on this machine."""
+        return Path(self.at)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        with locked(self.path.with_name(self.path.name + ".lock")):
+        """Among the writers of this machine. A table at a URL needs none: there a commit that comes second fails."""
+        if "://" in self.at:
             yield
+        else:
+            with locked(Path(self.at + ".lock")):
+                yield
+
+    def now(self) -> TableVersion:
+        """The newest version."""
+        return TableVersion.newest(self.at, self._options)
 
     def version(self) -> int:
         """The newest version; -1 while there is no table."""
-        table = self._open()
-        return -1 if table is None else table.version()
+        return self.now().version()
 
     def transaction(self, app: str) -> int:
         """The last version written by `app`; -1 if it never wrote."""
-        table = self._open()
-        found = None if table is None else table.transaction_version(app)
-        return -1 if found is None else found
+        return self.now().transaction(app)
 
     def schema(self) -> Mapping[str, pl.DataType] | None:
         """Column types without the table's own columns; None while there is no table."""
-        table = self._open()
-        if table is None:
-            return None
-        frame = pl.from_arrow(pa.schema(table.schema().to_arrow()).empty_table())
-        assert isinstance(frame, pl.DataFrame)
-        return {name: dtype for name, dtype in frame.schema.items() if name not in (ID, BATCH)}
-
-    def append(self, rows: pl.DataFrame, *, app: str, number: int) -> int:
-        """Append with the transaction id (app, number) and return the new version. The rows get it as their batch."""
-        version = self.version() + 1
-        frame = rows.with_columns(pl.lit(version, dtype=pl.Int64).alias(BATCH))
-        try:
-            write_deltalake(
-                str(self.path),
-                frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
-                mode="append",
-                commit_properties=CommitProperties(app_transactions=[Transaction(app_id=app, version=number)]),
-            )
-        except (OSError, DeltaError) as error:
-            raise Unavailable(
-                f"table {self.path.name!r} at {self.path} cannot be written and is unchanged: {error}"
-            ) from None
-        return version
+        return self.now().schema()
 
     def read(self, columns: list[str] | None = None, *, after_batch: int = -1) -> pl.DataFrame:
         """Rows whose batch is above `after_batch`, in no particular order; an empty frame while there is no table."""
-        table = self._open()
-        if table is None:
-            return pl.DataFrame()
-        filters = [(BATCH, ">", after_batch)] if after_batch >= 0 else None
-        frame = pl.from_arrow(table.to_pyarrow_table(columns=columns, filters=filters))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return self.now().read(columns, after_batch=after_batch)
 
-    def new_rows(self, rows: pl.DataFrame, time: str) -> pl.DataFrame:
-        """`rows` without those that the table has already and without repeats among themselves; the first of each
-        stays."""
-        fresh = rows.unique(subset=[time, ID], keep="first", maintain_order=True)
-        table = self._open()
-        if table is None or fresh.is_empty():
-            return fresh
-        span = [(time, ">=", fresh[time].min()), (time, "<=", fresh[time].max())]
-        present = pl.from_arrow(table.to_pyarrow_table(columns=[time, ID], filters=span))
-        assert isinstance(present, pl.DataFrame)
-        return fresh.join(present.cast({time: fresh.schema[time]}), on=[time, ID], how="anti", maintain_order="left")
+    def append(self, rows: pl.DataFrame, *, app: str, number: int) -> int:
+        """Append with the transaction id (app, number) and return the new version. The rows get it as their batch.
 
-    def _open(self) -> DeltaTable | None:
-        try:
-            return DeltaTable(str(self.path))
-        except TableNotFoundError:
-            return None
+        If `app` has written `number` already, nothing is added. Raises `Conflict` if another writer was first.
+        """
+        now = self.now()
+        if now.transaction(app) >= number:
+            return now.version()
+        return now.commit(arrow_schema(rows), [rows], app=app, number=number)
+
+    def add(self, fresh: Fresh, *, app: str | None = None, number: int = 0) -> int:
+        """Append what a batch has and the table lacks, and return the version after it; with `app` once per (app, number).
+
+        `fresh` is asked about the newest version, and asked again if another writer came first.
+        """
+        for _ in range(_TRIES):
+            now = self.now()
+            done = app is not None and now.transaction(app) >= number
+            lacking = None if done else fresh(now)
+            if lacking is None:
+                return now.version()
+            try:
+                return now.commit(*lacking, app=app, number=number)
+            except Conflict:
+                continue
+        raise Conflict(f"table at {self.at}: other writers were first {_TRIES} times: ingest the batch again")
+
+    def compact(self) -> None:
+        """Few large files for many small ones. No row changes, nor its batch."""
+        self.now().compact()
+
+    def delete_before(self, time: str, moment: datetime) -> int:
+        """Take out the events before `moment`, and the files that are a week out of use; how many rows there were."""
+        deleted = self.now().delete_before(time, moment)
+        if self.version() >= 0:
+            DeltaTable(self.at, storage_options=self._options or None).vacuum(dry_run=False)
+        return deleted

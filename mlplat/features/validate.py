@@ -1,95 +1,62 @@
 """Batches of events at the boundary: types, keys, times. A bad batch is refused whole, with the columns and rows that
-are bad."""
+are bad; or, when asked, its bad rows are set aside with what is wrong with each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from mlplat.errors import BatchRefused, InvalidInput, Problem
+from mlplat.errors import BatchRefused, Problem
 from mlplat.features.definitions import Source
-from mlplat.features.push import FIRST_US, INFINITE, ISO_8601, LAST_US, NO_COLUMN, OUTSIDE, UNREADABLE, hash_id
+from mlplat.features.ids import row_ids, value_ids
+from mlplat.features.push import INFINITE, NO_COLUMN
+from mlplat.features.read_data import to_frame
 from mlplat.features.tables import ID
+from mlplat.features.times import FIRST_US, LAST_US, NO_ZONE, OUTSIDE, TIME, UNREADABLE, localised, no_moment, parsed
 
-TIME = pl.Datetime("us", "UTC")
+__all__ = ["KEY_TYPES", "Checked", "Finding", "check", "clean", "normal", "to_frame"]
+
 COLUMN_TYPES: tuple[pl.DataType, ...] = (pl.String(), pl.Int64(), pl.Float64(), pl.Boolean(), TIME)
 KEY_TYPES: tuple[pl.DataType, ...] = (pl.String(), pl.Int64(), pl.Boolean())
 SHOWN = 5
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
 
 
-def to_frame(data: Any) -> pl.DataFrame:
-    """A polars, pandas or Arrow table, rows as dicts, or the path of a Parquet or CSV file or of a folder of Parquet
-    files."""
-    if isinstance(data, pl.DataFrame):
-        return data
-    if isinstance(data, pl.LazyFrame):
-        return data.collect()
-    if isinstance(data, str | Path):
-        return _read(Path(data))
-    if isinstance(data, Sequence):
-        return _from_rows(data)
-    try:
-        return _from_pandas(data) if type(data).__module__.split(".")[0] == "pandas" else pl.DataFrame(data)
-    except (TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as error:
-        raise InvalidInput(f"{type(data).__name__} is not a table that can be read: {error}") from None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: with the rows where `bad` is true, or with the whole batch."""
+
+    field: str
+    message: str
+    bad: pl.Series | None = None
+
+    def problem(self, first_row: int = 0) -> Problem:
+        if self.bad is None:
+            return Problem(field=self.field, message=self.message)
+        at = self.bad.arg_true()
+        rows = tuple(first_row + row for row in at.head(SHOWN).to_list())
+        return Problem(field=self.field, message=self.message, rows=rows, count=len(at))
 
 
-def _read(path: Path) -> pl.DataFrame:
-    if not path.exists():
-        raise InvalidInput(f"there is no file or folder {str(path)!r}")
-    try:
-        if path.suffix == ".csv":
-            return pl.read_csv(path, infer_schema_length=None, try_parse_dates=True)
-        return pl.read_parquet(path / "**/*.parquet" if path.is_dir() else path)
-    except pl.exceptions.PolarsError as error:
-        raise InvalidInput(f"{str(path)!r} cannot be read: {error}") from None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A batch in normal form as far as it goes, and what is wrong with it."""
 
+    frame: pl.DataFrame
+    findings: Sequence[Finding]
 
-def _from_pandas(data: Any) -> pl.DataFrame:
-    """Times with a zone go over as UTC: pandas warns when another library takes them as they are."""
-    zoned = [name for name, dtype in data.dtypes.items() if getattr(dtype, "tz", None) is not None]
-    plain = data.assign(**{name: data[name].dt.tz_convert(None) for name in zoned})
-    return pl.DataFrame(plain).with_columns(pl.col(name).dt.replace_time_zone("UTC") for name in zoned)
+    def bad(self) -> pl.Series:
+        """Per row, whether something is wrong with it."""
+        bad = pl.Series(np.zeros(self.frame.height, dtype=bool))
+        for finding in self.findings:
+            bad = bad if finding.bad is None else bad | finding.bad
+        return bad
 
-
-def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    plain: list[dict[str, Any]] = []
-    kinds: dict[str, set[str]] = {}
-    for at, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise InvalidInput(f"the rows do not make a table: row {at} is {type(row).__name__}, and a row is a dict")
-        plain.append({name: _plain(value) for name, value in row.items()})
-        for name, value in plain[-1].items():
-            if value is not None:
-                kinds.setdefault(name, set()).add(_kind(value))
-    for name, found in kinds.items():
-        if len(found) > 1 and found != {"int", "float"}:
-            raise InvalidInput(f"the rows do not make a table: column {name!r} has {' and '.join(sorted(found))}")
-    try:
-        return pl.DataFrame(plain, infer_schema_length=None, strict=True)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
-        raise InvalidInput(f"the rows do not make a table: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """A scalar of numpy or pandas as Python's, and a time with a zone in UTC: one column may have several zones."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, datetime) and value != value:
-        return None
-    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, datetime):
-        return "times without a zone" if value.tzinfo is None else "times with a zone"
-    return next((kind.__name__ for kind in (bool, int, float, str) if isinstance(value, kind)), type(value).__name__)
+    def reasons(self, row: int) -> list[str]:
+        return [f"{f.field}: {f.message}" for f in self.findings if f.bad is not None and f.bad[row]]
 
 
 def clean(source: Source, frame: pl.DataFrame, schema: Mapping[str, pl.DataType] | None) -> pl.DataFrame:
@@ -98,68 +65,117 @@ def clean(source: Source, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]
 
     `schema` is that of the source's table, None before its first batch. Raises `BatchRefused`.
     """
-    problems = _missing(source, frame)
-    if problems:
-        raise BatchRefused(f"source {source.name!r}", problems)
+    found = check(source, frame, schema)
+    if found.findings:
+        raise BatchRefused(f"source {source.name!r}", [finding.problem() for finding in found.findings])
+    return with_ids(source, found.frame)
+
+
+def with_ids(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
+    """`_id` of rows in normal form."""
+    if source.id is not None:
+        ids = value_ids(frame[source.id])
+    else:
+        ids = row_ids(frame, frame.columns if source.created is None else source.key)
+    return frame.with_columns(pl.Series(ID, ids, dtype=pl.Int64))
+
+
+def check(
+    source: Source,
+    frame: pl.DataFrame,
+    schema: Mapping[str, pl.DataType] | None,
+    *,
+    add_columns: bool = False,
+    read_text: bool = False,
+) -> Checked:
+    """The batch in the types and the order of the table, and all that is wrong with it.
+
+    With `add_columns` it may have columns that the table has not; they come last. With `read_text`, text in a column of
+    numbers or truths is read as such where it can be, and only the rows where it cannot are wrong.
+    """
+    if missing := _missing(source, frame):
+        return Checked(frame=frame, findings=missing)
     reserved = [name for name in frame.columns if name.startswith("_")]
-    problems += [Problem(field=name, message="names that begin with _ are reserved") for name in reserved]
-    problems += _nulls(source.time, frame)
-    frame, time_problems = _with_time(source, frame)
+    findings = [Finding(field=name, message="names that begin with _ are reserved") for name in reserved]
+    given_null = {name: frame[name].is_null() for name in (source.time, source.created) if name is not None}
+    frame, of_times = _with_times(source, frame, schema or {})
     frame = normal(frame)
-    required = dict.fromkeys([*source.key, *([source.id] if source.id else [])])
-    problems += time_problems + [p for name in required if name != source.time for p in _nulls(name, frame)]
-    problems += _types(frame, schema, told={problem.field for problem in problems})
-    problems += _keys(source, frame) + _values(frame)
-    if problems:
-        raise BatchRefused(f"source {source.name!r}", problems)
-    if schema is not None:
-        frame = frame.select(schema.keys()).cast(pl.Schema(schema))
-    return frame.with_columns(_ids(source, frame))
+    if read_text:
+        frame, of_text = _with_text_read(frame, schema or {})
+        of_times += of_text
+    findings += of_times
+    findings += [
+        f for name in source.required for f in _rows(name, "is null", given_null.get(name, frame[name].is_null()))
+    ]
+    findings += _types(frame, schema, {finding.field for finding in findings}, add_columns=add_columns)
+    findings += _keys(source, frame) + _values(frame)
+    if schema is not None and all(finding.bad is not None for finding in findings):
+        order = [*schema, *(name for name in frame.columns if name not in schema)]
+        frame = frame.select(order).cast(pl.Schema(schema))
+    return Checked(frame=frame, findings=findings)
 
 
-def _missing(source: Source, frame: pl.DataFrame) -> list[Problem]:
-    needed = [*source.key, source.time, *([source.id] if source.id else [])]
-    kinds = {source.time: "the event time", source.id: "the event id"}
+def _missing(source: Source, frame: pl.DataFrame) -> list[Finding]:
+    kinds = {source.time: "the event time", source.id: "the event id", source.created: "when a row became known"}
     return [
-        Problem(
+        Finding(
             field=name,
             message=f"{kinds.get(name, 'a key')} of the source, is missing; the batch has {', '.join(frame.columns)}",
         )
-        for name in dict.fromkeys(needed)
+        for name in source.required
         if name not in frame.columns
     ]
 
 
-def _with_time(source: Source, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[Problem]]:
-    name = source.time
-    dtype = frame.schema[name]
-    if isinstance(dtype, pl.Datetime):
-        if dtype.time_zone is None:
-            return frame, [
-                Problem(field=name, message="has no time zone; say which, as in .dt.replace_time_zone('UTC')")
-            ]
-        return frame.with_columns(pl.col(name).dt.convert_time_zone("UTC").dt.cast_time_unit("us")), []
+def _with_times(
+    source: Source, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """The event time, `created`, and text where the table has times, as microseconds UTC."""
+    findings: list[Finding] = []
+    own = [name for name in (source.time, source.created) if name is not None]
+    texts = [n for n, dtype in frame.schema.items() if dtype == pl.String and schema.get(n) == TIME and n not in own]
+    for name in (*own, *texts):
+        column, found = _time(name, frame[name], source.zone if name in own else None)
+        frame = frame.with_columns(column.alias(name))
+        findings += found
+    return frame, findings
+
+
+def _time(name: str, column: pl.Series, zone: str | None) -> tuple[pl.Series, list[Finding]]:
+    dtype = column.dtype
     if dtype == pl.String:
-        return _parsed(frame, name)
+        made, readable = parsed(column, zone)
+        given = column.is_not_null()
+        wrong = _rows(name, UNREADABLE, given & ~readable)
+        return made, wrong + (_rows(name, no_moment(zone), given & readable & made.is_null()) if zone else [])
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return column.dt.convert_time_zone("UTC").dt.cast_time_unit("us"), []
+    if isinstance(dtype, pl.Datetime) and zone is not None:
+        made = localised(column, zone)
+        return made, _rows(name, no_moment(zone), column.is_not_null() & made.is_null())
+    if isinstance(dtype, pl.Datetime):
+        remedy = "as in .dt.replace_time_zone('UTC'), or declare it, as in F.source(..., zone='Europe/Paris')"
+        return column, [Finding(field=name, message=f"{NO_ZONE}, {remedy}")]
     if dtype == pl.Null:
-        return frame, []
-    return frame, [
-        Problem(
-            field=name, message=f"is {dtype}, and an event time is a timestamp with a zone, or ISO 8601 text with one"
-        )
-    ]
+        return column.cast(TIME), []
+    message = f"is {dtype}, and an event time is a timestamp with a zone, or ISO 8601 text with one"
+    return column, [Finding(field=name, message=message)]
 
 
-def _parsed(frame: pl.DataFrame, name: str) -> tuple[pl.DataFrame, list[Problem]]:
-    """ISO 8601 text with an offset or Z."""
-    text = pl.col(name)
-    full = text.str.replace(" ", "T", literal=True).str.replace(r"T(\d\d:\d\d)([Z+-])", "T${1}:00${2}")
-    parsed = frame.select(text.alias("text"), time=pl.when(text.str.contains(f"^{ISO_8601}$")).then(full)).with_columns(
-        time=pl.col("time").str.to_datetime(format="%+", time_unit="us", time_zone="UTC", strict=False)
-    )
-    bad = parsed.select((pl.col("time").is_null() & pl.col("text").is_not_null()).alias("bad"))["bad"]
-    problems = _rows(name, UNREADABLE, bad)
-    return frame.with_columns(parsed["time"].alias(name)), problems
+def _with_text_read(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> tuple[pl.DataFrame, list[Finding]]:
+    findings: list[Finding] = []
+    for name, dtype in frame.schema.items():
+        wanted = schema.get(name)
+        if dtype != pl.String or wanted not in (pl.Int64(), pl.Float64(), pl.Boolean()):
+            continue
+        texts = frame[name].str.strip_chars()
+        if wanted == pl.Boolean():
+            read = texts.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
+        else:
+            read = texts.cast(wanted, strict=False)
+        findings += _rows(name, f"cannot be read as {wanted}", texts.is_not_null() & read.is_null())
+        frame = frame.with_columns(read.cast(wanted).alias(name))
+    return normal(frame), findings
 
 
 def normal(frame: pl.DataFrame) -> pl.DataFrame:
@@ -177,65 +193,61 @@ def normal(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(casts)
 
 
-def _nulls(name: str, frame: pl.DataFrame) -> list[Problem]:
-    return _rows(name, "is null", frame[name].is_null())
-
-
-def _keys(source: Source, frame: pl.DataFrame) -> list[Problem]:
+def _keys(source: Source, frame: pl.DataFrame) -> list[Finding]:
     return [
-        Problem(field=name, message=f"is {frame.schema[name]}, and a key is text, an integer, or true or false")
+        Finding(field=name, message=f"is {frame.schema[name]}, and a key is text, an integer, or true or false")
         for name in source.key
         if frame.schema[name] not in (*KEY_TYPES, pl.Null)
     ]
 
 
-def _values(frame: pl.DataFrame) -> list[Problem]:
+def _values(frame: pl.DataFrame) -> list[Finding]:
     """Values that a column of the right type cannot hold on every path."""
-    problems: list[Problem] = []
+    findings: list[Finding] = []
     for name, dtype in frame.schema.items():
         if dtype == pl.Float64:
-            problems += _rows(name, INFINITE, frame[name].is_infinite())
+            findings += _rows(name, INFINITE, frame[name].is_infinite())
         elif dtype == TIME:
-            problems += _rows(name, OUTSIDE, ~frame[name].to_physical().is_between(FIRST_US, LAST_US))
-    return problems
+            findings += _rows(name, OUTSIDE, ~frame[name].to_physical().is_between(FIRST_US, LAST_US))
+    return findings
 
 
-def _types(frame: pl.DataFrame, schema: Mapping[str, pl.DataType] | None, told: set[str]) -> list[Problem]:
+def _types(
+    frame: pl.DataFrame, schema: Mapping[str, pl.DataType] | None, told: set[str], *, add_columns: bool
+) -> list[Finding]:
     """Columns of the wrong type, too many, or missing; not again those whose problem is told."""
-    held = schema or {}
-    problems = [Problem(field=n, message=NO_COLUMN) for n in frame.columns if schema and n not in {*schema, *told}]
-    problems += [
-        Problem(field=n, message=f"is missing; the table has it as {held[n]}") for n in held if n not in frame.columns
+    if schema is None:
+        return [f for name, dtype in frame.schema.items() if name not in told for f in _new(name, dtype)]
+    findings = [
+        Finding(field=n, message=f"is missing; the table has it as {dtype}")
+        for n, dtype in schema.items()
+        if n not in frame.columns
     ]
     for name, dtype in frame.schema.items():
-        if name in told or dtype == held.get(name) or (schema and (name not in held or dtype == pl.Null)):
+        if name in told:
             continue
-        if not schema and dtype == pl.Null:
-            problems.append(Problem(field=name, message="has only nulls, so it has no type yet: cast it to one"))
-        elif not schema and dtype not in COLUMN_TYPES:
-            message = f"is {dtype}, which no table holds: cast it to one of {', '.join(map(str, COLUMN_TYPES))}"
-            problems.append(Problem(field=name, message=message))
-        elif schema and not _widens(dtype, held[name]):
-            problems.append(Problem(field=name, message=f"is {dtype}, and the table has it as {held[name]}"))
-    return problems
+        if name not in schema:
+            refused = Finding(field=name, message=f'{NO_COLUMN}; new_columns="add" adds it, null for older rows')
+            findings += _new(name, dtype) if add_columns else [refused]
+        elif dtype not in (schema[name], pl.Null) and not _widens(dtype, schema[name]):
+            findings.append(Finding(field=name, message=f"is {dtype}, and the table has it as {schema[name]}"))
+    return findings
+
+
+def _new(name: str, dtype: pl.DataType) -> list[Finding]:
+    """What is wrong with a column that would set a type of the table."""
+    if dtype == pl.Null:
+        return [Finding(field=name, message="has only nulls, so it has no type yet: cast it to one")]
+    if dtype not in COLUMN_TYPES:
+        message = f"is {dtype}, which no table holds: cast it to one of {', '.join(map(str, COLUMN_TYPES))}"
+        return [Finding(field=name, message=message)]
+    return []
 
 
 def _widens(given: pl.DataType, wanted: pl.DataType) -> bool:
     return given == pl.Int64 and wanted == pl.Float64
 
 
-def _ids(source: Source, frame: pl.DataFrame) -> pl.Series:
-    if source.id is not None:
-        hashes = [hash_id(value) for value in frame[source.id].to_physical().to_list()]
-    else:
-        names = sorted(frame.columns)
-        micros = frame.select(names).with_columns(pl.col(pl.Datetime).to_physical())
-        hashes = [hash_id(dict(zip(names, row, strict=True))) for row in micros.iter_rows()]
-    return pl.Series(ID, hashes, dtype=pl.Int64)
-
-
-def _rows(name: str, message: str, bad: pl.Series) -> list[Problem]:
-    at = bad.fill_null(False).arg_true()  # noqa: FBT003
-    return (
-        [Problem(field=name, message=message, rows=tuple(at.head(SHOWN).to_list()), count=len(at))] if len(at) else []
-    )
+def _rows(name: str, message: str, bad: pl.Series) -> list[Finding]:
+    bad = bad.fill_null(False)  # noqa: FBT003
+    return [Finding(field=name, message=message, bad=bad)] if bad.any() else []

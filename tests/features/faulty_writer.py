@@ -44,7 +44,7 @@ def main(home: str, turn: str, kill_at: str, count: str) -> None:
     store = open_store(Path(home))
     store.apply(recent)
     borders = Borders(int(kill_at))
-    for owner, name in ((LmdbStore, "update"), (PushLog, "append"), (PushLog, "remove"), (EventTable, "append")):
+    for owner, name in ((LmdbStore, "update"), (PushLog, "append"), (PushLog, "remove"), (EventTable, "add")):
         setattr(owner, name, borders.around(getattr(owner, name)))
     for i in range(int(count)):
         event = sale(f"push-{turn}-{i}")

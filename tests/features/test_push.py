@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,10 @@ from tests.features.support import START, START_US
 with_id = F.source("a", key="shop", time="at", id="order")
 timed_id = F.source("a", key="shop", time="at", id="seen")
 whole_row = F.source("a", key="shop", time="at")
+corrected = F.source("a", key=("shop", "order"), time="at", created="seen", zone="America/New_York")
+corrected_id = F.source("a", key="shop", time="at", created="seen", id="order", zone="Europe/London")
 
+SOURCES = [with_id, timed_id, whole_row, corrected, corrected_id]
 SCHEMA: dict[str, pl.DataType] = {
     "shop": pl.String(),
     "order": pl.Int64(),
@@ -47,13 +51,51 @@ rows_of_batches = st.fixed_dictionaries(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(rows_of_batches, min_size=1, max_size=6), st.sampled_from([with_id, timed_id, whole_row]))
+@given(
+    st.lists(rows_of_batches, min_size=1, max_size=6),
+    st.sampled_from([with_id, timed_id, whole_row, corrected, corrected_id]),
+)
 def test_the_normal_form_of_a_push_is_that_of_a_batch(rows: list[dict[str, Any]], source: F.Source) -> None:
     frame = pl.DataFrame(rows, schema_overrides=SCHEMA, infer_schema_length=None)
     batch = clean(source, frame, SCHEMA)
     pushed = to_frame(normal_rows(source, rows, SCHEMA), SCHEMA)
     assert pushed.equals(batch, null_equal=True)
     assert pushed.schema == batch.schema
+
+
+local_times = st.one_of(
+    st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),
+    st.sampled_from(
+        [datetime(2013, 3, 10), datetime(2013, 3, 31), datetime(2013, 10, 27), datetime(2013, 11, 3)]
+    ).flatmap(lambda day: st.integers(0, 4 * 3600 - 1).map(lambda s: day + timedelta(seconds=s))),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(local_times, local_times, st.sampled_from([corrected, corrected_id]), st.booleans())
+def test_a_time_without_a_zone_is_read_or_refused_alike(
+    at: datetime, seen: datetime, source: F.Source, text: bool
+) -> None:
+    row = {**GOOD, "at": at.isoformat() if text else at, "seen": seen}
+    frame = pl.DataFrame([row])
+    batch = told(lambda: clean(source, frame, SCHEMA))
+    pushed = told(lambda: to_frame(normal_rows(source, [row], SCHEMA), SCHEMA))
+    if isinstance(batch, pl.DataFrame):
+        assert isinstance(pushed, pl.DataFrame)
+        assert pushed.equals(batch)
+        zone = ZoneInfo(str(source.zone))
+        wanted = [time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for time in (at, seen) for fold in (0, 1)]
+        assert [*batch["at"].to_list() * 2, *batch["seen"].to_list() * 2] == wanted
+    else:
+        assert pushed == batch
+        bad = [name for name, time in (("at", at), ("seen", seen)) if _ambiguous(time, str(source.zone))]
+        assert batch == bad
+
+
+def _ambiguous(time: datetime, zone: str) -> bool:
+    """Python's own rule (PEP 495): the two readings of the time differ."""
+    first, second = (time.replace(tzinfo=ZoneInfo(zone), fold=fold).utcoffset() for fold in (0, 1))
+    return first != second
 
 
 texts = st.one_of(
@@ -145,6 +187,17 @@ def test_every_problem_of_a_push_is_told_at_once() -> None:
     with pytest.raises(BatchRefused) as refused:
         normal_rows(with_id, [{**GOOD, "shop": None}, {**GOOD, "price": "x"}], SCHEMA)
     assert [(p.field, p.rows) for p in refused.value.problems] == [("shop", (0,)), ("price", (1,))]
+
+
+def test_what_is_finer_than_a_microsecond_is_floored_on_both_paths() -> None:
+    for text in ("1969-12-31T23:59:59.999999999Z", "2013-09-01T00:00:00.000001999Z"):
+        given_row = {**GOOD, "at": text}
+        pushed = normal_rows(with_id, [given_row], SCHEMA)[0]["at"]
+        nanos = pd.Timestamp(text)
+        assert pushed == normal_rows(with_id, [{**GOOD, "at": nanos}], SCHEMA)[0]["at"] == nanos.value // 1000
+        for column in (pl.Series([text]), pl.Series([nanos.value]).cast(pl.Datetime("ns", "UTC"))):
+            batch = clean(with_id, pl.DataFrame([GOOD]).with_columns(at=column), SCHEMA)
+            assert batch["at"].to_physical().to_list() == [pushed]
 
 
 def test_values_of_numpy_and_pandas_are_taken_as_what_they_are() -> None:

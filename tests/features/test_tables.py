@@ -18,7 +18,7 @@ def test_a_table_that_is_not_there_is_empty(tmp_path: Path) -> None:
     table = EventTable(tmp_path / "sales")
     assert (table.version(), table.transaction("x"), table.schema()) == (-1, -1, None)
     assert table.read().is_empty()
-    assert table.new_rows(rows(1, 1), "at").height == 1
+    assert table.now().new_rows(rows(1, 1), ["at", "_id"]).height == 1
 
 
 def test_what_is_read_can_begin_after_a_batch(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_an_event_is_new_if_its_time_and_id_are(tmp_path: Path) -> None:
     table.append(rows(1, 2), app="a", number=1)
     moved = rows(1).with_columns(at=pl.lit(after(9)).dt.cast_time_unit("us"))
     given = pl.concat([rows(2, 3), moved, rows(3).with_columns(price=pl.lit(0.0))])
-    fresh = table.new_rows(given, "at")
+    fresh = table.now().new_rows(given, ["at", "_id"])
     assert fresh["price"].to_list() == [3.0, 1.0]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from mlplat import features as F
@@ -91,7 +92,7 @@ def test_integers_and_nulls_fit_a_column_of_floats() -> None:
 
 def test_every_kind_of_table_gives_the_same_frame(tmp_path: Path) -> None:
     plain = GOOD.with_columns(price=pl.Series([1.0, 2.0]))
-    plain.write_parquet(tmp_path / "one.parquet")
+    plain.write_parquet(tmp_path / "folder" / "one.parquet", mkdir=True)
     plain.with_columns(at=pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%S+00:00")).write_csv(tmp_path / "one.csv")
     kinds: list[Any] = [
         plain,
@@ -100,8 +101,11 @@ def test_every_kind_of_table_gives_the_same_frame(tmp_path: Path) -> None:
         pd.DataFrame(plain.to_dict(as_series=False)),
         plain.to_dicts(),
         plain.to_dict(as_series=False),
-        tmp_path / "one.parquet",
-        str(tmp_path),
+        tmp_path / "folder" / "one.parquet",
+        str(tmp_path / "folder"),
+        str(tmp_path / "*.csv"),
+        plain.to_arrow().to_reader(),
+        ds.dataset(plain.to_arrow()),
         tmp_path / "one.csv",
     ]
     wanted = clean(source, plain, None)
