@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -60,8 +61,10 @@ class EventTable:
         assert isinstance(frame, pl.DataFrame)
         return {name: dtype for name, dtype in frame.schema.items() if name not in (ID, BATCH)}
 
-    def append(self, rows: pl.DataFrame, *, app: str, number: int) -> int:
-        """Append with the transaction id (app, number) and return the new version. The rows get it as their batch."""
+    def append(self, rows: pl.DataFrame, *, app: str, number: int, also: Mapping[str, int] | None = None) -> int:
+        """Append with the transaction id (app, number), and `also` further ones, and return the new version. The rows get
+        it as their batch."""
+        ids = {app: number, **(also or {})}
         version = self.version() + 1
         frame = rows.with_columns(pl.lit(version, dtype=pl.Int64).alias(BATCH))
         try:
@@ -69,7 +72,9 @@ class EventTable:
                 str(self.path),
                 frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
                 mode="append",
-                commit_properties=CommitProperties(app_transactions=[Transaction(app_id=app, version=number)]),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(app_id=name, version=value) for name, value in ids.items()]
+                ),
             )
         except (OSError, DeltaError) as error:
             raise Unavailable(
@@ -86,6 +91,20 @@ class EventTable:
         frame = pl.from_arrow(table.to_pyarrow_table(columns=columns, filters=filters))
         assert isinstance(frame, pl.DataFrame)
         return frame
+
+    def scan(self, columns: list[str] | None = None, *, where: ds.Expression | None = None) -> Iterator[pl.DataFrame]:
+        """The rows that `where` selects, in pieces of a file at most, so that a table larger than memory can be read."""
+        table = self._open()
+        if table is None:
+            return
+        scanner = table.to_pyarrow_dataset().scanner(
+            columns=columns, filter=where, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in scanner.to_batches():
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            if frame.height:
+                yield frame
 
     def new_rows(self, rows: pl.DataFrame, time: str) -> pl.DataFrame:
         """`rows` without those that the table has already and without repeats among themselves; the first of each
