@@ -108,8 +108,10 @@ class Pending:
         last = (int(times[order[-1]]), int(ids[order[-1]]))
         borders = sorted({(int(times[i]), int(ids[i])) for i in at} - {last})
         after = self.since.key if batch == self.since.batch else None
-        for until in [*borders, None]:
-            yield Chunk(first=batch, last=batch, after=after, until=until, rows=count // (len(borders) + 1))
+        number = len(borders) + 1
+        for i, until in enumerate([*borders, None]):
+            about = count * (i + 1) // number - count * i // number
+            yield Chunk(first=batch, last=batch, after=after, until=until, rows=about)
             after = until
 
     def _sample(self, batch: int, step: int) -> tuple[Ints, Ints]:

@@ -14,6 +14,7 @@ import orjson
 import polars as pl
 
 from mlplat.errors import UserCodeError
+from mlplat.features.backfill import Unwatched, Watch
 from mlplat.features.definitions import Source, View
 from mlplat.features.lmdb_store import LmdbStore, PushLog
 from mlplat.features.online_writer import (
@@ -27,7 +28,7 @@ from mlplat.features.online_writer import (
 )
 from mlplat.features.push import Row, normal_rows, to_frame
 from mlplat.features.registry import Registry
-from mlplat.features.tables import BATCH, ID, EventTable
+from mlplat.features.tables import ID, EventTable
 from mlplat.features.validate import clean
 from mlplat.features.validate import to_frame as read_frame
 from mlplat.features.view_rows import ViewRows, check_columns
@@ -119,15 +120,12 @@ class Ingestion:
             if self._rows.can_make(view):
                 self.catch_up_view(view)
 
-    def catch_up_view(self, view: View) -> None:
+    def catch_up_view(self, view: View, watch: Watch | None = None) -> None:
         mark = f"{view.name}@{view.version}/mark".encode()
-        rows = self._rows.of(view, after_batch=MarkUpdate.batch(self._store.get([mark])[0]))
-        if rows.is_empty():
-            return
-        updates = row_updates(view, rows) if view.rows else list(bulk_window_updates(view, rows))
-        newest = rows[BATCH].max()
-        assert isinstance(newest, int)
-        self._apply([*updates, (mark, MarkUpdate(newest))])
+        after = MarkUpdate.batch(self._store.get([mark])[0])
+        for rows, whole in self._rows.chunks(view, after_batch=after, watch=watch or Unwatched()):
+            updates = row_updates(view, rows) if view.rows else list(bulk_window_updates(view, rows))
+            self._apply([*updates, (mark, MarkUpdate(whole))])
 
     def close(self) -> None:
         self._log.close()

@@ -92,6 +92,11 @@ class EventTable:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def height(self) -> int:
+        """The number of rows, out of the table's log alone."""
+        table = self._open()
+        return 0 if table is None else sum(pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist())
+
     def scan(self, columns: list[str] | None = None, *, where: ds.Expression | None = None) -> Iterator[pl.DataFrame]:
         """The rows that `where` selects, in pieces of a file at most, so that a table larger than memory can be read."""
         table = self._open()

@@ -39,7 +39,7 @@ def order(rows: pl.DataFrame) -> list[tuple[int, int, int]]:
     return sorted(rows.select("_batch", pl.col("at").to_physical(), "_id").rows())
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(size=st.integers(1, 400), stop=st.integers(0, 10), second=st.integers(1, 400), upto=st.integers(-1, 6))
 def test_chunks_cover_every_row_once_and_go_on_from_any_of_their_ends(
     table: EventTable, size: int, stop: int, second: int, upto: int
