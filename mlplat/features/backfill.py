@@ -144,7 +144,8 @@ class Backfill:
         frames = [frame for frame in waiting if frame.height]
         if not frames:
             return
-        within = {}
+        reached = {"source": end.done}
         if end.key is not None:
-            within = {"source/batch": end.batch, "source/time": end.key[0], "source/id": end.key[1]}
-        self.table.append(pl.concat(frames), app="source", number=end.done, also=within)
+            reached |= {"source/batch": end.batch, "source/time": end.key[0], "source/id": end.key[1]}
+        number = self.table.transaction("chunks") + 1
+        self.table.append(pl.concat(frames), app="chunks", number=number, also=reached)
