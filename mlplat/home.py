@@ -26,7 +26,9 @@ def open_home(path: Path) -> Path:
         raise InvalidInput(f"home {str(path)!r} is a file; give a folder")
     stamp = path / "home.json"
     if not stamp.exists():
-        if path.exists() and any(name for name in os.listdir(path) if not name.startswith(_BEGUN)):
+        there = os.listdir(path) if path.exists() else []
+        # Another process may have made the home since.
+        if stamp.name not in there and not all(name.startswith(_BEGUN) for name in there):
             raise InvalidInput(
                 f"home {str(path)!r} is a folder with other things in it; give an empty one or a new name"
             )

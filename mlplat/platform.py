@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ from mlplat.config import Environment, Settings
 from mlplat.decision import Act
 from mlplat.errors import InvalidInput, Refused, unknown
 from mlplat.features.catalogue import ModelUse
+from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
@@ -75,7 +78,11 @@ class Platform:
     def features(self) -> FeatureStore:
         """The feature store."""
         store = FeatureStore(
-            self.home, clock=self._clock, pool=self._transform, models=self._model_uses, online=self._online
+            self.home,
+            clock=self._clock,
+            pool=OnFirstUse(self._ray_pool),
+            models=self._model_uses,
+            online=self._online,
         )
         self._closing.callback(store.close)
         return store
@@ -278,9 +285,21 @@ class Platform:
             if self._session is None:
                 from mlplat._ray.session import Session
 
-                self._session = Session.start(self._settings.ray, home=self.home, env=self._env)
+                def start() -> Session:
+                    return Session.start(self._settings.ray, home=self.home, env=self._env)
+
+                self._session = self._on_lasting_thread(start)
                 self._closing.callback(self._session.close)
             return self._session
+
+    def _on_lasting_thread(self, start: Callable[[], Session]) -> Session:
+        """A cluster ends with the thread that started it, and a thread that pushes or backfills may end before this
+        platform does."""
+        if threading.current_thread() is threading.main_thread():
+            return start()
+        lasting = ThreadPoolExecutor(1, thread_name_prefix="mlplat-ray")
+        self._closing.callback(lasting.shutdown)
+        return lasting.submit(start).result()
 
     def keep(self) -> None:
         """Stay, with everything that this process serves, until Ctrl-C; other processes of this home may join its cluster."""
@@ -302,11 +321,12 @@ class Platform:
     ) -> None:
         self.close()
 
-    def _transform(self, view: Any, rows: pl.DataFrame) -> pl.DataFrame:
-        from mlplat.features._ray.pool import transform_on_pool
+    def _ray_pool(self) -> Pool:
+        from mlplat.features._ray.pool import RayPool
 
-        _ = self.session
-        return transform_on_pool(view, rows)
+        return RayPool(
+            lambda: self.session, scope=hashlib.blake2b(str(self.home.resolve()).encode(), digest_size=6).hexdigest()
+        )
 
     def _model_uses(self) -> Iterator[ModelUse]:
         """The registered models, with the training sets that they were made of. None where nothing was recorded yet."""

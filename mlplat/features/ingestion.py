@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from mlplat.errors import BatchRefused, Conflict, InvalidInput, Problem, UserCodeError
+from mlplat.features.backfill import Unwatched, Watch
 from mlplat.features.codec import mark_key
 from mlplat.features.definitions import Source, View
 from mlplat.features.lmdb_store import PushLog
@@ -32,7 +33,7 @@ from mlplat.features.quarantine import BadRow, Quarantine
 from mlplat.features.registry import Registry
 from mlplat.features.staging import Stage, Staged
 from mlplat.features.table_version import TableVersion, arrow_schema
-from mlplat.features.tables import BATCH, ID, EventTable
+from mlplat.features.tables import ID, EventTable
 from mlplat.features.view_rows import ViewRows, check_columns
 
 FLUSH_ROWS = 10_000
@@ -234,15 +235,12 @@ class Ingestion:
         made = self._rows.view_table(view)
         return mark < made.version() or made.transaction("source") < newest
 
-    def catch_up_view(self, view: View) -> None:
+    def catch_up_view(self, view: View, watch: Watch | None = None) -> None:
         mark = mark_key(view.name, view.version)
-        rows = self._rows.of(view, after_batch=MarkUpdate.batch(self._store.get([mark])[0]))
-        if rows.is_empty():
-            return
-        updates = row_updates(view, rows) if view.rows else list(bulk_window_updates(view, rows))
-        newest = rows[BATCH].max()
-        assert isinstance(newest, int)
-        self._apply([*updates, (mark, MarkUpdate(newest))])
+        after = MarkUpdate.batch(self._store.get([mark])[0])
+        for rows, whole in self._rows.chunks(view, after_batch=after, watch=watch or Unwatched()):
+            updates = row_updates(view, rows) if view.rows else list(bulk_window_updates(view, rows))
+            self._apply([*updates, (mark, MarkUpdate(whole))])
 
     def close(self) -> None:
         self._log.close()

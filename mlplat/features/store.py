@@ -18,6 +18,7 @@ from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
 from mlplat.features import offline, parity
 from mlplat.features.asof import NEVER_US
+from mlplat.features.backfill import Watch
 from mlplat.features.block import Retrieved
 from mlplat.features.catalogue import Catalogue, Entry, Models, Users
 from mlplat.features.datasets import DataSet, DataSets
@@ -25,13 +26,15 @@ from mlplat.features.definitions import AT, AnyView, Derived, Source, View
 from mlplat.features.derived_views import DerivedViews, Stored
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.offline import empty_rows
+from mlplat.features.operations import Operation, Operations
 from mlplat.features.plans import AnyPlan
+from mlplat.features.pool import Pool
 from mlplat.features.push import to_us
 from mlplat.features.reader import OnlineFeatures, open_reader, open_store
 from mlplat.features.registry import Registry, ViewVersion
 from mlplat.features.stream import Decode, Follower, Following, StreamConsumer
 from mlplat.features.training_set import TrainingSet
-from mlplat.features.view_rows import Pool, ViewRows
+from mlplat.features.view_rows import ViewRows
 from mlplat.model.signature import FeatureRef
 
 FLUSH_S = 5.0
@@ -53,9 +56,11 @@ class FeatureStore:
         self._clock = clock
         self._registry = Registry(home / "features")
         self._store = open_store(home, online)
-        self._rows = ViewRows(home, pool)
+        self._rows = ViewRows(home, pool, clock)
         self._ingestion = Ingestion(home, self._registry, self._store, self._rows)
         self._datasets = DataSets(self._registry, self._rows, self._ingestion)
+        self._operations = Operations(home, clock, self._fill)
+        self._pool = pool
         self._derived = DerivedViews(self._registry)
         self._catalogue = Catalogue(self._registry, home / "training_sets", models)
         self._reader = OnlineFeatures(self._store, self._registry)
@@ -81,18 +86,36 @@ class FeatureStore:
             if isinstance(view, Derived):
                 self._apply_derived(view)
             else:
-                self._apply_stored(view)
+                self.backfill(view, wait=True)
         return [self._registry.history(view.name)[-1] for view in views]
 
-    def _apply_stored(self, view: View) -> None:
+    def backfill(self, view: View, *, wait: bool = False) -> Operation:
+        """What `apply` does with one view, in the background: make its rows, bring them online, and make it the current
+        version when it is whole. The handle says how far it is, in any process: `operation(op.id)`.
+
+        Where a process is at it already, that is the operation; what was interrupted or cancelled goes on where it
+        stopped. Closing the platform interrupts it. With `wait` it is over when this returns, and its errors are raised.
+        """
+        if not isinstance(view, View):
+            raise InvalidInput(f"backfill takes a view with rows of its own, and got {type(view).__name__}")
         self._registry.put_source(view.source)
         self._rows.use(view)
+        return self._operations.begin(view, wait=wait)
+
+    def operations(self) -> list[Operation]:
+        """One for each view version that was ever applied or backfilled here."""
+        return self._operations.all()
+
+    def operation(self, id: str) -> Operation:
+        return self._operations.get(id)
+
+    def _fill(self, view: View, watch: Watch) -> None:
         self._ingestion.flush()
-        self._ingestion.catch_up_view(view)
+        self._ingestion.catch_up_view(view, watch)
         if self._registry.put_view(view, now_us=self._clock.now_us()):
             # What was pushed before the pushing process could see the view.
             self._ingestion.flush()
-            self._ingestion.catch_up_view(view)
+            self._ingestion.catch_up_view(view, watch)
 
     def _apply_derived(self, view: Derived) -> None:
         self._derived.use(view)
@@ -292,12 +315,14 @@ class FeatureStore:
 
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""
+        self._operations.close()
         self._stopped.set()
         if self._flusher is not None:
             self._flusher.join()
         self._ingestion.flush()
         self._ingestion.close()
         self._store.close()
+        self._pool.close()
 
     def _resolve(self, view: AnyView | FeatureRef | str) -> AnyView:
         if isinstance(view, View | Derived):

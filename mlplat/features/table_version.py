@@ -74,6 +74,19 @@ class TableVersion:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
+    def scan(self, columns: list[str] | None = None, *, where: ds.Expression | None = None) -> Iterator[pl.DataFrame]:
+        """The rows that `where` selects, in pieces."""
+        if self.delta is None:
+            return
+        scanner = self.delta.to_pyarrow_dataset().scanner(
+            columns=columns, filter=where, batch_readahead=2, fragment_readahead=1
+        )
+        for batch in scanner.to_batches():
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            if frame.height:
+                yield frame
+
     def new_rows(self, rows: pl.DataFrame, identity: Sequence[str]) -> pl.DataFrame:
         """`rows` without those that the table has already and without repeats among themselves; the first of each
         stays. `identity` are the columns that tell events apart, the event time first."""
@@ -146,8 +159,9 @@ class TableVersion:
             done: dict[str, Any] = self.delta.delete(where, commit_properties=CommitProperties(max_commit_retries=0))
         return int(done["num_deleted_rows"])
 
-    def commit(self, schema: pa.Schema, frames: Iterable[pl.DataFrame], *, app: str | None, number: int) -> int:
-        """Append `frames`, of columns `schema`, as the next version, or fail: `Conflict` if there is one already."""
+    def commit(self, schema: pa.Schema, frames: Iterable[pl.DataFrame], *, ids: Mapping[str, int]) -> int:
+        """Append `frames`, of columns `schema`, as the next version, or fail: `Conflict` if there is one already. `ids` are
+        what the transactions of its writers have come to."""
         version = self.version() + 1
         stamp = pl.lit(version, dtype=pl.Int64).alias(BATCH)
         schema = schema.append(pa.field(BATCH, pa.int64()))
@@ -166,7 +180,7 @@ class TableVersion:
                 storage_options=dict(self.options) or None,
                 commit_properties=CommitProperties(
                     max_commit_retries=0,
-                    app_transactions=None if app is None else [Transaction(app_id=app, version=number)],
+                    app_transactions=[Transaction(app_id=app, version=number) for app, number in ids.items()],
                 ),
             )
         return version

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from mlplat.errors import Conflict
@@ -81,15 +82,24 @@ class EventTable:
         """Rows whose batch is above `after_batch`, in no particular order; an empty frame while there is no table."""
         return self.now().read(columns, after_batch=after_batch)
 
-    def append(self, rows: pl.DataFrame, *, app: str, number: int) -> int:
-        """Append with the transaction id (app, number) and return the new version. The rows get it as their batch.
+    def height(self) -> int:
+        """The number of rows, out of the table's log alone."""
+        return self.now().rows()
+
+    def scan(self, columns: list[str] | None = None, *, where: ds.Expression | None = None) -> Iterator[pl.DataFrame]:
+        """The rows that `where` selects, in pieces, so that a table larger than memory can be read."""
+        return self.now().scan(columns, where=where)
+
+    def append(self, rows: pl.DataFrame, *, app: str, number: int, also: Mapping[str, int] | None = None) -> int:
+        """Append with the transaction id (app, number), and `also` further ones, and return the new version. The rows get
+        it as their batch.
 
         If `app` has written `number` already, nothing is added. Raises `Conflict` if another writer was first.
         """
         now = self.now()
         if now.transaction(app) >= number:
             return now.version()
-        return now.commit(arrow_schema(rows), [rows], app=app, number=number)
+        return now.commit(arrow_schema(rows), [rows], ids={app: number, **(also or {})})
 
     def add(self, fresh: Fresh, *, app: str | None = None, number: int = 0) -> int:
         """Append what a batch has and the table lacks, and return the version after it; with `app` once per (app, number).
@@ -103,7 +113,7 @@ class EventTable:
             if lacking is None:
                 return now.version()
             try:
-                return now.commit(*lacking, app=app, number=number)
+                return now.commit(*lacking, ids={} if app is None else {app: number})
             except Conflict:
                 continue
         raise Conflict(f"table at {self.at}: other writers were first {_TRIES} times: ingest the batch again")

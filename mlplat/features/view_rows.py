@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from mlplat.clock import Clock
 from mlplat.errors import InvalidInput
+from mlplat.features.backfill import Backfill, Unwatched, Watch, check
+from mlplat.features.chunks import ChunkReader, Pending, Place
 from mlplat.features.definitions import Source, View
+from mlplat.features.maker import Maker
 from mlplat.features.parity import check_parity
+from mlplat.features.placement import Placement
+from mlplat.features.pool import Pool
 from mlplat.features.tables import BATCH, ID, EventTable
-from mlplat.features.transform import POLARS_TYPES, Transform, fits, instance, make_rows
+from mlplat.features.transform import POLARS_TYPES, fits, make_rows
 from mlplat.features.validate import KEY_TYPES
 
-INLINE_ROWS = 1_000
-"""Up to so many rows are made in this process: starting actors would take longer."""
-Pool = Callable[[View, pl.DataFrame], pl.DataFrame]
-"""Makes a view's rows of the source's rows on an actor pool."""
+ONLINE_CHUNK_BYTES = 16 * 2**20
+"""How much of a table is brought to the online store at a time: an update is several times its row."""
 
 _NUMERIC = (pl.Float64(), pl.Int64(), pl.Boolean())
 
@@ -31,10 +36,11 @@ _NUMERIC = (pl.Float64(), pl.Int64(), pl.Boolean())
 class ViewRows:
     """The tables of one home as views see them, and the transforms whose code this process has. Thread-safe."""
 
-    def __init__(self, home: Path, pool: Pool) -> None:
+    def __init__(self, home: Path, pool: Pool, clock: Clock) -> None:
         self._home = home
         self._pool = pool
-        self._live: dict[str, tuple[View, Transform | None]] = {}
+        self._clock = clock
+        self._live: dict[str, _Live] = {}
         self._calling = threading.Lock()
 
     def source_table(self, source: Source) -> EventTable:
@@ -45,8 +51,7 @@ class ViewRows:
 
     def use(self, view: View) -> None:
         """Remember a view's code, which only this process has."""
-        if view.version not in self._live:
-            self._live[view.version] = (view, instance(view))
+        self._live_or_made(view)
 
     def can_make(self, view: View) -> bool:
         return view.code is None or view.module is not None or view.version in self._live
@@ -59,10 +64,19 @@ class ViewRows:
             shutil.rmtree(table.path, ignore_errors=True)
 
     def make(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows of the view, here and now. One call of a user's code at a time: it need not be thread-safe."""
-        known, transform = self._live_or_refused(view)
+        """Rows of the view for a few pushed events: here, or on long-lived actors, as the view says or its calls show."""
+        live = self._live_or_made(view)
+        if live.placement.decide() == "actors":
+            return self._pool.online(live.view, rows)
+        began_s = self._clock.elapsed_s()
+        made = self._inline(live, rows)
+        live.placement.took(self._clock.elapsed_s() - began_s)
+        return made
+
+    def _inline(self, live: _Live, rows: pl.DataFrame) -> pl.DataFrame:
+        """One call of a user's code at a time: it need not be thread-safe."""
         with self._calling:
-            return make_rows(known, transform, rows)
+            return live.maker.make(rows)
 
     def of(self, view: View, *, after_batch: int = -1) -> pl.DataFrame:
         """All rows, or those that came after a batch, once those of the newest events are made.
@@ -70,39 +84,71 @@ class ViewRows:
         An empty frame without columns if there is no table yet. Raises `InvalidInput` for a column that the source
         has not.
         """
-        schema = self.source_table(view.source).schema()
-        if schema is None:
+        if not self._checked(view):
             return pl.DataFrame()
-        check_columns(view, schema)
         if view.code is not None:
-            self._materialize(view)
+            self._materialize(view, Unwatched())
             return self.view_table(view).read(after_batch=after_batch)
-        columns = [*view.identity_columns(), ID, BATCH, *view.value_columns(), *_columns(view)]
-        rows = self.source_table(view.source).read([*dict.fromkeys(columns)], after_batch=after_batch)
-        return make_rows(view, None, rows).with_columns(rows[BATCH]) if view.rows else rows
+        rows = self.source_table(view.source).read(_columns(view), after_batch=after_batch)
+        return _as_read(view, rows)
 
-    def _materialize(self, view: View) -> None:
-        """Append the rows of the events that the view has not seen. Parity is checked before its first rows."""
+    def chunks(self, view: View, *, after_batch: int, watch: Watch) -> Iterator[tuple[pl.DataFrame, int]]:
+        """What `of` gives, in pieces that fit in memory; with each the last batch that is whole behind it. Raises
+        `Stopped`."""
+        if not self._checked(view):
+            return
+        if view.code is not None:
+            self._materialize(view, watch)
+        table = self.source_table(view.source) if view.code is None else self.view_table(view)
+        pending = Pending.of(table, view.source.time, since=Place(done=after_batch), upto=table.version())
+        chunks = tuple(pending.chunks(max(1, int(ONLINE_CHUNK_BYTES / pending.row_bytes()))))
+        columns = None if view.code is not None else tuple(_columns(view))
+        reader = ChunkReader(table=table, time=view.source.time, chunks=chunks, columns=columns)
+        watch.begin("online", done=0, total=pending.rows)
+        for at, chunk in enumerate(chunks):
+            check(watch)
+            rows = reader.read(at)
+            yield _as_read(view, rows) if view.code is None else rows, chunk.end.done
+            watch.advance(rows.height)
+
+    def _checked(self, view: View) -> bool:
+        """Whether there is a table; raises `InvalidInput` if it cannot feed the view."""
+        schema = self.source_table(view.source).schema()
+        if schema is not None:
+            check_columns(view, schema)
+        return schema is not None
+
+    def _materialize(self, view: View, watch: Watch) -> None:
+        """Make the rows of the events that the view has not seen. Parity is checked before its first rows."""
         table, source = self.view_table(view), self.source_table(view.source)
         with table.lock():
-            done = table.transaction("source")
-            if source.version() <= done:
-                return
-            rows = source.read(after_batch=done)
-            if rows.is_empty():
-                return
-            known, transform = self._live_or_refused(view)
-            assert transform is not None
-            if done < 0:
-                with self._calling:
-                    check_parity(known, transform, rows)
-            made = self.make(view, rows) if rows.height <= INLINE_ROWS else self._pool(known, rows)
-            newest = rows[BATCH].max()
-            assert isinstance(newest, int)
-            table.append(made, app="source", number=newest)
+            live = self._live_or_made(view)
 
-    def _live_or_refused(self, view: View) -> tuple[View, Transform | None]:
-        return self._live.get(view.version) or (view, instance(view))
+            def check_first(rows: pl.DataFrame) -> None:
+                assert live.maker.transform is not None
+                with self._calling:
+                    check_parity(live.view, live.maker.transform, rows)
+
+            backfill = Backfill(view=live.view, source=source, table=table, pool=self._pool, clock=self._clock)
+            backfill.run(inline=lambda rows: self._inline(live, rows), check_first=check_first, watch=watch)
+
+    def _live_or_made(self, view: View) -> _Live:
+        if view.version not in self._live:
+            self._live[view.version] = _Live(view=view, maker=Maker(view), placement=Placement(view))
+        return self._live[view.version]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Live:
+    """A view version whose object this process has made."""
+
+    view: View
+    maker: Maker
+    placement: Placement
+
+
+def _as_read(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    return make_rows(view, None, rows).with_columns(rows[BATCH]) if view.rows else rows
 
 
 def check_columns(view: View, schema: Mapping[str, pl.DataType]) -> None:
@@ -120,7 +166,9 @@ def check_columns(view: View, schema: Mapping[str, pl.DataType]) -> None:
 
 
 def _columns(view: View) -> list[str]:
-    return [feature.column for feature in view.rows if feature.column is not None]
+    """What a view without a transform reads of its source."""
+    features = [feature.column for feature in view.rows if feature.column is not None]
+    return [*dict.fromkeys([*view.identity_columns(), ID, BATCH, *view.value_columns(), *features])]
 
 
 def _dtype(view: View, column: str, schema: Mapping[str, pl.DataType]) -> pl.DataType:

@@ -9,13 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from mlplat.clock import US_PER_S
 from mlplat.features.codec import RowCodec
-from mlplat.features.definitions import View, WindowFeature
+from mlplat.features.definitions import WindowFeature
+from mlplat.features.pool import InProcess
 from mlplat.features.store import FeatureStore
-from mlplat.features.transform import instance, make_rows
 from mlplat.model.signature import FeatureRef
 
 START = datetime(2013, 9, 1, tzinfo=UTC)
@@ -36,12 +34,8 @@ class StillClock:
         return 0.0
 
 
-def inline_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
-    return make_rows(view, instance(view), rows)
-
-
 def open_store(home: Path) -> FeatureStore:
-    return FeatureStore(home, clock=StillClock(), pool=inline_pool)
+    return FeatureStore(home, clock=StillClock(), pool=InProcess())
 
 
 def row_bytes(ref: FeatureRef, columns: Mapping[str, Sequence[Any]]) -> list[bytes]:

@@ -11,8 +11,9 @@ import pytest
 from mlplat import features as F
 from mlplat.errors import NotFound, Refused
 from mlplat.features.catalogue import ModelUse
+from mlplat.features.pool import InProcess
 from mlplat.features.store import FeatureStore
-from tests.features.support import StillClock, after, inline_pool
+from tests.features.support import StillClock, after
 
 sales = F.source("sales", key="shop", time="sold_at", id="sale", owner="ann")
 MODELS: list[ModelUse] = []
@@ -42,7 +43,7 @@ def sale(number: int) -> dict[str, Any]:
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
     MODELS.clear()
-    made = FeatureStore(tmp_path, clock=StillClock(), pool=inline_pool, models=lambda: MODELS)
+    made = FeatureStore(tmp_path, clock=StillClock(), pool=InProcess(), models=lambda: MODELS)
     made.ingest(sales, [sale(1), sale(2)])
     made.apply(takings, doubled)
     yield made

@@ -59,7 +59,7 @@ def test_a_commit_on_a_version_that_is_not_the_newest_is_a_conflict(variables: M
     old = table.now()
     table.append(rows(2), app="b", number=1)
     with pytest.raises(Conflict, match="table 'late': another writer was first"):
-        old.commit(ds.dataset(rows(3).to_arrow()).schema, [rows(3)], app="c", number=1)
+        old.commit(ds.dataset(rows(3).to_arrow()).schema, [rows(3)], ids={"c": 1})
     assert sorted(table.read()["_id"].to_list()) == [1, 2]
 
 

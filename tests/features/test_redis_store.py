@@ -15,11 +15,12 @@ from mlplat import features as F
 from mlplat.errors import Conflict, InvalidInput, Unavailable
 from mlplat.features import redis_store
 from mlplat.features.online import Lifetime
+from mlplat.features.pool import InProcess
 from mlplat.features.reader import open_reader
 from mlplat.features.redis_store import GRACE_MS, RedisStore
 from mlplat.features.store import FeatureStore
 from mlplat.home import home_id, open_home
-from tests.features.support import START_US, StillClock, after, inline_pool, open_store
+from tests.features.support import START_US, StillClock, after, open_store
 from tests.redis_server import PASSWORD, RedisServer, serving
 
 sales = F.source("sales", key="shop", time="at", id="order")
@@ -40,7 +41,7 @@ def sale(order: int, price: float = 1.0) -> dict[str, Any]:
 
 
 def on_redis(home: Path, url: str) -> FeatureStore:
-    return FeatureStore(open_home(home), clock=StillClock(), pool=inline_pool, online=url)
+    return FeatureStore(open_home(home), clock=StillClock(), pool=InProcess(), online=url)
 
 
 def read(store: FeatureStore) -> tuple[Any, Any]:

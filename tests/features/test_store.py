@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 
 from mlplat import features as F
 from mlplat.errors import BatchRefused, InvalidInput, NotFound, Refused, Unavailable
+from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.lmdb_store import LmdbStore
+from mlplat.features.pool import InProcess
 from mlplat.features.reader import open_reader
 from mlplat.features.store import FeatureStore
 from mlplat.features.tables import EventTable
 from mlplat.home import open_home
-from tests.features.support import START_US, after, inline_pool, open_store
+from tests.features.support import START_US, StillClock, after, open_store
 
 sales = F.source("sales", key="shop", time="at", id="order")
 
@@ -235,13 +238,14 @@ def test_code_that_is_no_longer_current_is_not_needed(tmp_path: Path) -> None:
 def test_few_rows_are_made_here_and_many_on_the_pool(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
-        asked.append(rows.height)
-        return inline_pool(view, rows)
+    class Counting(InProcess):
+        def batch(
+            self, view: View, reader: ChunkReader, *, stopped: Callable[[], bool]
+        ) -> Generator[pl.DataFrame, None, None]:
+            asked.append(sum(chunk.rows for chunk in reader.chunks))
+            return super().batch(view, reader, stopped=stopped)
 
-    from tests.features.support import StillClock
-
-    store = FeatureStore(tmp_path, clock=StillClock(), pool=pool)
+    store = FeatureStore(tmp_path, clock=StillClock(), pool=Counting())
     store.apply(doubled)
     store.ingest(sales, [sale(i) for i in range(1001)])
     store.ingest(sales, [sale(i) for i in range(2000, 2003)])

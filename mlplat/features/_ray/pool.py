@@ -1,81 +1,166 @@
-"""The actor pool: a view's transform over many rows, on Ray Data, one object of the user per actor."""
+"""The pools of actors: many rows on Ray Data, a few on actors that stay. One object of the user per actor."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
 
 import polars as pl
 import pyarrow as pa
 import ray
+import ray.cloudpickle as cloudpickle
 import ray.exceptions
 
-from mlplat.errors import Unavailable, UserCodeError
+from mlplat.errors import Unavailable
+from mlplat.features._ray.online_actors import OnlineActors, frame_of, refuse_error
+from mlplat.features._ray.worker import CHUNK, ChunkWorker, RowsWorker, to_arrow
+from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
-from mlplat.features.transform import Transform, instance, make_rows
+from mlplat.features.pool import BATCH_TIMEOUT_S, Stopped
+from mlplat.features.tables import BATCH, ID
 
-BLOCK_ROWS = 4096
-_ERROR = "_error"
+BLOCKS_PER_ACTOR, FEWEST_ROWS, MOST_ROWS = 4, 256, 65_536
+"""How rows in memory are cut: so that every actor has work, and none has much more than the others."""
+POLL_S = 0.5
+DEATHS = 2
+"""So many runs in a row that end with a dead worker before they made anything are no accident."""
 
 
-class _Worker:
-    """An error of the user's code is an answer: raised in an actor it would come out wrapped in Ray's, or as text
-    alone."""
+class RayPool:
+    """`Pool` on Ray. `connect` brings a session up if there is none; `scope` tells homes apart that share a cluster."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._transform: Transform | None = None
-        self._failed: str | None = None
-        try:
-            self._transform = instance(view)
-        except UserCodeError as error:
-            self._failed = str(error)
+    def __init__(self, connect: Callable[[], object], *, scope: str) -> None:
+        self._connect = connect
+        self._online = OnlineActors(scope)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = pl.from_arrow(batch)
-        assert isinstance(rows, pl.DataFrame)
-        try:
-            if self._failed is not None:
-                raise UserCodeError(self._failed)
-            return make_rows(self._view, self._transform, rows).to_arrow(compat_level=pl.CompatLevel.oldest())
-        except UserCodeError as error:
-            return pa.table({_ERROR: [str(error)]})
+    def batch(self, view: View, reader: ChunkReader, *, stopped: Stopped) -> Generator[pl.DataFrame, None, None]:
+        self._connect()
+        packed = _packed(view, reader)
+        at = deaths = 0
+        end = len(reader.chunks)
+        while at < end:
+            tables = _stream(ChunkWorker, packed, view.actors, _numbers(at, end), stopped)
+            try:
+                for rows in _whole_chunks(tables, at, end):
+                    deaths, at = 0, at + 1
+                    yield rows
+            except _Halted:
+                return
+            except ray.exceptions.RayError as error:
+                deaths += 1
+                if deaths == DEATHS:
+                    raise _died(view, reader.read(at), error) from error
+            finally:
+                tables.close()
+
+    def online(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
+        self._connect()
+        return self._online.make(view, rows)
+
+    def close(self) -> None:
+        self._online.close()
+
+
+class _Halted(Exception):  # no error: it unwinds what runs
+    pass
 
 
 def transform_on_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
-    """`make_rows` of all rows. An error of the user's code comes out as it was raised in the actor.
-
-    The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told.
-    """
-    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    """`make_rows` of rows in memory, on the view's actors. An error of the user's code comes out as it was raised."""
+    table = to_arrow(rows)
+    fair = -(-table.num_rows // (BLOCKS_PER_ACTOR * view.actors[1]))
+    size = min(max(fair, FEWEST_ROWS), MOST_ROWS)
+    blocks = [table.slice(i, size) for i in range(0, table.num_rows, size)]
     try:
-        frame = _frame(ray.get(ray.remote(num_cpus=0)(_pipeline).remote(view, table)))
+        made = [frame_of(t) for t in _stream(RowsWorker, _packed(view, None), view.actors, blocks, lambda: False)]
     except ray.exceptions.RayError as error:
-        raise Unavailable(f"the actor pool of view {view.name!r} failed: {str(error).splitlines()[-1]}") from error
-    if _ERROR in frame.columns:
-        raise UserCodeError(frame[_ERROR].drop_nulls()[0])
-    return frame
+        raise _died(view, rows, error) from error
+    return pl.concat(made)
 
 
-def _pipeline(view: View, table: pa.Table) -> pa.Table:
-    """No runtime environment for the actors: with one (say POLARS_MAX_THREADS) no waiting worker process fits, and new
-    ones take 4 s to start."""
+def _packed(view: View, reader: ChunkReader | None) -> bytes:
+    packed: bytes = cloudpickle.dumps((view, view.timeout_s or BATCH_TIMEOUT_S, reader))
+    return packed
+
+
+def _numbers(first: int, end: int) -> list[pa.Table]:
+    return [pa.table({CHUNK: pa.array([number], pa.int32())}) for number in range(first, end)]
+
+
+def _stream(
+    worker: type, packed: bytes, actors: tuple[int, int], blocks: list[pa.Table], stopped: Stopped
+) -> Generator[pa.Table, None, None]:
+    """The actors' answers to the blocks, in their order; `_Halted` once `stopped()`. However it ends, its actors end.
+
+    The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told. And the task can
+    be killed whole, with an actor that hangs in the user's code.
+    """
+    answers = (
+        ray.remote(num_cpus=0, max_retries=0)(_pipeline)
+        .options(num_returns="streaming")
+        .remote(worker, packed, actors, blocks)
+    )
+    ended = False
+    try:
+        while True:
+            if stopped():
+                raise _Halted
+            ready, _ = ray.wait([answers], timeout=POLL_S)
+            if not ready:
+                continue
+            ref = next(answers, None)
+            if ref is None:
+                ended = True
+                return
+            table = ray.get(ref)
+            refuse_error(table)
+            yield table
+    finally:
+        if not ended:
+            ray.cancel(answers, force=True)
+
+
+def _pipeline(
+    worker: type, packed: bytes, actors: tuple[int, int], blocks: list[pa.Table]
+) -> Generator[pa.Table, None, None]:
+    """No runtime environment for the actors: with one no waiting worker process fits, and new ones take 4 s to start."""
     import ray.data
 
-    smallest, largest = view.actors
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    blocks = [table.slice(i, BLOCK_ROWS) for i in range(0, table.num_rows, BLOCK_ROWS)]
+    context.execution_options.preserve_order = True
     made = ray.data.from_arrow(blocks).map_batches(
-        _Worker,
-        fn_constructor_args=(view,),
+        worker,
+        fn_constructor_args=(packed,),
         batch_format="pyarrow",
         batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
+        compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
         num_cpus=1,
+        max_restarts=-1,
+        max_task_retries=1,
     )
-    tables = [pa.table(ray.get(ref)) for ref in made.to_arrow_refs()]
-    return pa.concat_tables(tables, promote_options="default")
+    for bundle in made.iter_internal_ref_bundles():
+        for ref in bundle.block_refs:
+            yield pa.table(ray.get(ref))
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+def _whole_chunks(tables: Iterable[pa.Table], first: int, end: int) -> Generator[pl.DataFrame, None, None]:
+    """The rows of the chunks from `first` to before `end`. Ray Data may cut a chunk into several tables, and drops empty
+    ones."""
+    at, parts = first, list[pl.DataFrame]()
+    for table in tables:
+        part = frame_of(table)
+        while at < part[CHUNK][0]:
+            yield pl.concat(parts) if parts else pl.DataFrame()
+            at, parts = at + 1, []
+        parts.append(part.drop(CHUNK))
+    for _ in range(at, end):
+        yield pl.concat(parts) if parts else pl.DataFrame()
+        parts = []
+
+
+def _died(view: View, rows: pl.DataFrame, error: Exception) -> Unavailable:
+    first = rows.drop(ID, BATCH, strict=False).head(1).to_dicts()
+    return Unavailable(
+        f"view {view.name!r}: an actor of its pool died, and died again, on {rows.height} rows of which the first is "
+        f"{first}: {str(error).splitlines()[-1]} Look for a lack of memory, or a crash in what its code calls."
+    )
