@@ -94,9 +94,9 @@ class ColumnSketch:
         """The least values at or above these shares of the values, to `RANK_ERROR`; None where there is none."""
         if not self.numbers.pieces:
             return [None] * len(ranks)
-        found = np.clip(self.numbers.at(ranks), float(self.low or 0), float(self.high or 0)).tolist()
+        found: list[float] = self.numbers.at(ranks).tolist()
         if self.kind == "float64":
-            return found
+            return list(found)
         return [min(max(int(v), int(self.low or 0)), int(self.high or 0)) for v in found]
 
     def below(self, bounds: Sequence[float] | Floats, *, inclusive: bool) -> Floats:
@@ -105,7 +105,7 @@ class ColumnSketch:
 
     def distinct(self) -> float:
         """How many different values there are, to `DISTINCT_ERROR`."""
-        return self.different.count()
+        return min(self.different.count(), float(self.count))
 
     def top(self, most: int) -> list[Frequent]:
         """The most frequent values, those that surely are, by count and then by value."""

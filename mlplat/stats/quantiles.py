@@ -2,8 +2,8 @@
 
 KLL, because its rank error has a bound for every distribution, and it returns values that were there. Its coins cannot be
 seeded. So a merge only puts sketches side by side, and reads their union, which is exact given the sketches: who reads the
-same sketches gets the same answer, in any order. Coins fall once, in `of` and in `compact`, and what is kept stays. (The
-t-digest of the same package is deterministic, and has no bound and no exact values.)
+same sketches gets the same answer, in any order. Coins fall once, in `of` many numbers and in `compact`, and what is kept
+stays. (The t-digest of the same package is deterministic, and has no bound and no exact values.)
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ MAX_PIECES = 256
 
 Floats = npt.NDArray[np.float64]
 
+EXACT = 64 * K
+"""Up to so many numbers are read exactly: in sketches of `K` no coin falls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
@@ -32,12 +35,11 @@ class Quantiles:
 
     @classmethod
     def of(cls, values: Floats) -> Quantiles:
-        """Of numbers without NaN. Up to `K` of them are kept exactly."""
-        if not len(values):
-            return cls()
-        sketch = kll_doubles_sketch(K)
-        sketch.update(np.array(values, dtype=np.float64))  # it takes no read-only view
-        return cls((sketch.serialize(),))
+        """Of numbers without NaN. Up to `EXACT` of them are kept as they are until `compact`."""
+        size = K if len(values) <= EXACT else len(values)
+        return cls(
+            tuple(sorted(_sketch(values[at : at + size]).serialize() for at in range(0, len(values), size or 1)))
+        )
 
     def merge(self, other: Quantiles) -> Quantiles:
         merged = Quantiles(tuple(sorted(self.pieces + other.pieces)))
@@ -76,3 +78,9 @@ class Quantiles:
         values = np.array([value for value, _ in pairs], dtype=np.float64)
         order = np.argsort(values, kind="stable")
         return values[order], np.array([weight for _, weight in pairs], dtype=np.int64)[order]
+
+
+def _sketch(values: Floats) -> kll_doubles_sketch:
+    sketch = kll_doubles_sketch(K)
+    sketch.update(np.array(values, dtype=np.float64))  # it takes no read-only view
+    return sketch
