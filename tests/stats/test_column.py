@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -65,12 +64,11 @@ def check(sketch: ColumnSketch, column: pl.Series) -> None:
 
 
 def check_moments(sketch: ColumnSketch, values: list[Any]) -> None:
-    mean = sum(map(Fraction, values)) / len(values)
-    spread = max(abs(float(v)) for v in values)
+    plain = np.array(values, dtype=np.longdouble)  # 64 bits of mantissa: every int64 and float64 is in it
+    mean, spread = plain.mean(), float(np.abs(plain).max())
     assert sketch.mean == pytest.approx(float(mean), rel=1e-12, abs=1e-12 * spread)
     if len(values) > 1:
-        std = math.sqrt(sum((Fraction(v) - mean) ** 2 for v in values) / (len(values) - 1))
-        assert sketch.std == pytest.approx(std, rel=1e-9, abs=1e-12 * spread)
+        assert sketch.std == pytest.approx(float(plain.std(ddof=1)), rel=1e-9, abs=1e-12 * spread)
 
 
 def check_quantiles(sketch: ColumnSketch, values: list[Any]) -> None:
@@ -127,11 +125,11 @@ def test_large_columns_keep_to_the_published_bounds(pieces: int) -> None:
     random = np.random.default_rng(3)
     frame = pl.DataFrame(
         {
-            "normal": random.normal(1e9, 1.0, 16_000),
-            "skewed": random.lognormal(0, 4, 16_000),
-            "spike": np.where(random.uniform(size=16_000) < 0.6, 0.0, random.normal(size=16_000)),
-            "number": random.integers(0, 16_000, 16_000),
-            "text": [f"value {n}" for n in random.zipf(1.3, 16_000) % 5_000],
+            "normal": random.normal(1e9, 1.0, 13_000),
+            "skewed": random.lognormal(0, 4, 13_000),
+            "spike": np.where(random.uniform(size=13_000) < 0.6, 0.0, random.normal(size=13_000)),
+            "number": random.integers(0, 13_000, 13_000),
+            "text": [f"value {n}" for n in random.zipf(1.3, 13_000) % 5_000],
         }
     )
     parts = [frame.slice(i * frame.height // pieces, frame.height // pieces) for i in range(pieces)]
@@ -158,8 +156,8 @@ def test_what_is_kept_reads_the_same_in_any_order() -> None:
 
 def test_the_size_is_bounded_whatever_the_column_holds() -> None:
     texts = pl.Series([f"{'é€😀' * 20}{i % 90}" for i in range(1_000)])
-    numbers = pl.Series(np.random.default_rng(0).normal(size=300_000))
-    for column in (texts, numbers, numbers.cast(pl.Int64), pl.Series([f"v{i}" for i in range(50_000)])):
+    numbers = pl.Series(np.random.default_rng(0).normal(size=30_000))
+    for column in (texts, numbers, numbers.cast(pl.Int64), pl.Series([f"v{i}" for i in range(20_000)])):
         assert len(ColumnSketch.of(column).compact().to_bytes()) <= MAX_BYTES
     merged = ColumnSketch.of(numbers)
     most = 0
