@@ -88,7 +88,7 @@ def main(home: Path) -> None:
         event = {"customer": "c7", "sent_at": END, "message_id": "new", "text": "cancel again refund waiting"}
         platform.features.push(messages, event)
         now = END + timedelta(minutes=1)
-        online = platform.features.online(tone, {"customer": ["c7"]}, at=now).to_pylist()[0]
+        online = platform.features.online(tone, {"customer": ["c7"]}, at=now).to_arrow().to_pylist()[0]
         asked = pl.DataFrame({"customer": ["c7"], "asked_at": [now]})
         offline = platform.features.join(asked, [tone], time="asked_at").to_dicts()[0]
         same = all(online[field.name] == offline[f"tone.{field.name}"] for field in tone.fields)

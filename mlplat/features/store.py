@@ -24,14 +24,19 @@ from mlplat.features.catalogue import Catalogue, Entry, Models, Users
 from mlplat.features.datasets import DataSet, DataSets
 from mlplat.features.definitions import AT, AnyView, Derived, Source, View
 from mlplat.features.derived_views import DerivedViews, Stored
+from mlplat.features.describe import Describer
+from mlplat.features.describe import training_set as describe_training_set
+from mlplat.features.description import Description
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.offline import empty_rows
 from mlplat.features.operations import Operation, Operations
 from mlplat.features.plans import AnyPlan
 from mlplat.features.pool import Pool
+from mlplat.features.producers import ProducerChange, Producers, consider
 from mlplat.features.push import to_us
 from mlplat.features.reader import OnlineFeatures, open_reader, open_store
 from mlplat.features.registry import Registry, ViewVersion
+from mlplat.features.statistics import Statistics
 from mlplat.features.stream import Decode, Follower, Following, StreamConsumer
 from mlplat.features.training_set import TrainingSet
 from mlplat.features.view_rows import ViewRows
@@ -64,6 +69,10 @@ class FeatureStore:
         self._derived = DerivedViews(self._registry)
         self._catalogue = Catalogue(self._registry, home / "training_sets", models)
         self._reader = OnlineFeatures(self._store, self._registry)
+        self._producers = Producers(home / "features")
+        self._describer = Describer(
+            Statistics(home), self._rows, lambda rows, view, at: self.join(rows, [view], time=at)
+        )
         self._stopped = threading.Event()
         self._starting = threading.Lock()
         self._flusher: threading.Thread | None = None
@@ -143,6 +152,7 @@ class FeatureStore:
         if isinstance(found, View):
             self._plans.clear()
             self._store.delete(found.name, found.version)
+            self._describer.forget(found)
             self._rows.forget(found)
 
     def ingest(
@@ -153,6 +163,7 @@ class FeatureStore:
         batch_id: str | None = None,
         new_columns: NewColumns = "refuse",
         on_bad: OnBad = "refuse",
+        producer: str | None = None,
     ) -> Ingested:
         """Add a batch of events: a polars, pandas or Arrow table, an Arrow reader or dataset, a Ray Dataset, rows as dicts,
         or the path or URL (`s3://bucket/folder/`) of Parquet or CSV: a file, a folder, perhaps with partitions, or a
@@ -161,9 +172,15 @@ class FeatureStore:
         The whole batch lands or none of it, however large it is; events that are there already are not added again, nor
         is a batch whose `batch_id` was there. With `new_columns="add"` columns that the table has not are added to it,
         null for older rows. With `on_bad="quarantine"` the good rows land, and the bad ones are set aside with the
-        reasons: see `quarantined`. Raises `BatchRefused`.
+        reasons: see `quarantined`. `producer` says who made the batch: the first one named feeds the source until
+        `replace_producer`, and a batch of another is `Refused`. Raises `BatchRefused`.
         """
-        return self._ingestion.ingest(source, data, batch_id=batch_id, new_columns=new_columns, on_bad=on_bad)
+        if producer is not None:
+            self._producers.check_producer(source.name, producer)
+        done = self._ingestion.ingest(source, data, batch_id=batch_id, new_columns=new_columns, on_bad=on_bad)
+        if producer is not None:
+            self._producers.begin(source.name, producer, now_us=self._clock.now_us())
+        return done
 
     def push(self, source: Source, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Add one event or a few as they happen. When it returns they are durable, and readable online.
@@ -312,6 +329,57 @@ class FeatureStore:
     def delete(self, source: Source) -> None:
         """Delete a source with its events. Refused, with the list of them, while views are made of it."""
         self._datasets.delete(source)
+        self._describer.forget(source)
+
+    def describe(
+        self,
+        what: Source | AnyView | FeatureRef | TrainingSet | str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Description:
+        """What a source, a view or a training set holds: counts, nulls, quantiles, distinct and frequent values. Print it.
+
+        Of a source, and of values that a view keeps, the days in [since, until) are described from statistics kept with the
+        data; days of long ago are kept by month or year, and then the whole month or year is. Windows and ages depend on
+        when they are read: a sample of the events is read, each when it was known.
+        """
+        if isinstance(what, TrainingSet):
+            if since is not None or until is not None:
+                raise InvalidInput("a training set is described whole: leave since and until out")
+            return describe_training_set(what)
+        self._ingestion.flush()
+        if isinstance(what, str) and what not in self._registry.views() and what in self._registry.sources():
+            what = self._registry.source(what)
+        if isinstance(what, Source):
+            return self._describer.source(self._registered(what), since, until)
+        return self._describer.view(self._resolve(what), since, until)
+
+    def replace_producer(
+        self, source: Source, sample: Any, *, producer: str, force: tuple[str, str] | None = None
+    ) -> ProducerChange:
+        """May another producer feed a source? Its sample must have the table's columns and be like the rows of late.
+
+        `sample` is what `ingest` takes. The decision is recorded, a hold too, with the evidence of every column; after an
+        act `ingest(..., producer=...)` takes the new producer's batches, and views, models and endpoints stay as they
+        are. `force=(who, why)` overrules a hold and is recorded.
+        """
+        self._ingestion.flush()
+        change = consider(
+            source,
+            sample,
+            producer,
+            table=self._rows.source_table(self._registered(source)),
+            kept=self._describer.kept(source),
+            now_us=self._clock.now_us(),
+            force=force,
+        )
+        self._producers.record(change)
+        return change
+
+    def producers(self, source: Source) -> list[ProducerChange]:
+        """Who asked to feed a source, and what was decided, oldest first. The last one accepted feeds it."""
+        return self._producers.history(self._registered(source).name)
 
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""
@@ -323,6 +391,11 @@ class FeatureStore:
         self._ingestion.close()
         self._store.close()
         self._pool.close()
+
+    def _registered(self, source: Source) -> Source:
+        if not self._registry.has_source(source):
+            raise unknown("source", source.name, self._registry.sources())
+        return source
 
     def _resolve(self, view: AnyView | FeatureRef | str) -> AnyView:
         if isinstance(view, View | Derived):

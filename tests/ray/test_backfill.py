@@ -57,7 +57,7 @@ def test_pushed_events_are_transformed_on_actors_to_the_same_bytes(ray_cluster: 
         platform.features.apply(described)
         event = {"sensor": "s0", "at": after(500), "known_at": after(501), "value": 0.1}
         platform.features.push(readings, event)
-        online = platform.features.online(described, {"sensor": ["s0"]}, at=after(600)).to_pylist()[0]
+        online = platform.features.online(described, {"sensor": ["s0"]}, at=after(600)).to_arrow().to_pylist()[0]
         assert (online["half"], online["text"]) == (0.1 * 0.7, "s00.1")
         assert online["pid"] != os.getpid()
         joined = platform.features.join(
