@@ -31,7 +31,7 @@ def events(rows: int, *, entities: int, values: int, seed: int) -> pl.DataFrame:
         np.arange(len(again)) % 2, rng.integers(1, 10 * DAY_US, len(again)), rng.integers(1, 60, len(again))
     )
     created[again] = created[other] + late
-    return _frame(user=user, at=at, created=created, **floats(rng, rows, values))
+    return frame(user=user, at=at, created=created, **floats(rng, rows, values))
 
 
 def labels(rows: int, *, entities: int, seed: int) -> pl.DataFrame:
@@ -39,13 +39,13 @@ def labels(rows: int, *, entities: int, seed: int) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     span = (DAYS + 8) * DAY_US
     user = rng.integers(0, entities + entities // 50, rows)
-    return _frame(user=user, at=START_US - DAY_US + rng.integers(0, span, rows))
+    return frame(user=user, at=START_US - DAY_US + rng.integers(0, span, rows))
 
 
 def floats(rng: np.random.Generator, rows: int, values: int) -> dict[str, np.ndarray[Any, Any]]:
     return {f"f{i}": rng.random(rows) for i in range(values)}
 
 
-def _frame(**columns: np.ndarray[Any, Any]) -> pl.DataFrame:
-    frame = pl.DataFrame(columns)
-    return frame.with_columns(pl.col(name).cast(TIME) for name in ("at", "created") if name in columns)
+def frame(**columns: np.ndarray[Any, Any]) -> pl.DataFrame:
+    made = pl.DataFrame(columns)
+    return made.with_columns(pl.col(name).cast(TIME) for name in ("at", "created") if name in columns)
