@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from statistics import median
+from time import perf_counter
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +48,68 @@ def against_bound(
         bound=bound,
         holds=bool(holds),
     )
+
+
+def against_peer(
+    key: str,
+    measure: str,
+    unit: str,
+    ours: float | None,
+    reference: float | None,
+    reference_name: str,
+    bound: float,
+    *,
+    at: Literal["most", "least"] = "most",
+    right: bool = True,
+) -> Row:
+    """A figure beside a peer's of the same run; `bound` is on ours / reference.
+
+    It holds only if both could be measured and the answer was `right` too.
+    """
+    ratio = ours / reference if ours is not None and reference else math.nan
+    known = math.isfinite(ratio)
+    holds = right and known and (ratio <= bound if at == "most" else ratio >= bound)
+    return Row(
+        key=key,
+        measure=measure,
+        unit=unit,
+        ours=ours,
+        reference=reference,
+        reference_name=reference_name,
+        ratio=ratio if known else None,
+        bound=bound,
+        holds=holds,
+    )
+
+
+Timed = Callable[[], float]
+"""Does its work once and returns the seconds that it took."""
+
+
+def timed(call: Callable[[], Any]) -> Timed:
+    def once() -> float:
+        began = perf_counter()
+        call()
+        return perf_counter() - began
+
+    return once
+
+
+def alternately(rounds: int, *calls: Timed) -> list[list[float]]:
+    """The seconds of each call in each round. Each runs once before that; then they take turns, and who begins changes."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for number in range(rounds):
+        turns = list(zip(calls, taken, strict=True))
+        for call, seconds in turns if number % 2 else reversed(turns):
+            seconds.append(call())
+    return taken
+
+
+def medians(rounds: int, *calls: Timed) -> list[float]:
+    """The median seconds of calls that take turns."""
+    return [median(seconds) for seconds in alternately(rounds, *calls)]
 
 
 def arguments(name: str, keys: Sequence[str]) -> Namespace:

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import flights
-from benchmarks._form import against_bound
+from benchmarks import features, flights
+from benchmarks._features.figures import Figures, Measure, PeerAbsent, Scene, measured
+from benchmarks._form import against_bound, against_peer, alternately
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {"key", "measure", "unit", "ours", "reference", "reference_name", "ratio", "bound", "holds"}
@@ -28,16 +30,101 @@ def test_a_bound_is_kept_or_not() -> None:
     assert not against_bound("k", "m", "s", 0.9, 1.0, at="least").holds
 
 
+def test_a_ratio_is_ours_over_the_references_and_holds_only_with_a_right_answer() -> None:
+    row = against_peer("k", "m", "s", 1.0, 4.0, "peer", 0.25)
+    assert (row.ratio, row.reference, row.holds) == (0.25, 4.0, True)
+    assert not against_peer("k", "m", "s", 1.0, 4.0, "peer", 0.24).holds
+    assert against_peer("k", "m", "s", 1.0, 4.0, "peer", 0.2, at="least").holds
+    assert not against_peer("k", "m", "s", 1.0, 4.0, "peer", 0.25, right=False).holds
+
+
+def test_without_both_figures_there_is_no_ratio_and_the_row_does_not_hold() -> None:
+    for ours, reference in ((None, None), (1.0, None), (None, 1.0), (1.0, 0.0)):
+        row = against_peer("k", "m", "s", ours, reference, "peer", 9.0)
+        assert row.ratio is None
+        assert not row.holds
+
+
+def test_calls_take_turns_and_the_first_round_is_not_counted() -> None:
+    said: list[str] = []
+
+    def call(name: str, seconds: float) -> float:
+        said.append(name)
+        return seconds
+
+    taken = alternately(3, lambda: call("a", len(said)), lambda: call("b", len(said)))
+    assert "".join(said) == "ab" + "ba" + "ab" + "ba"
+    assert taken == [[3, 4, 7], [2, 5, 6]]
+
+
+def test_a_row_whose_peer_is_absent_and_one_that_breaks_leave_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    def absent(scene: Scene) -> Figures:
+        raise PeerAbsent("not installed")
+
+    def broken(scene: Scene) -> Figures:
+        raise ValueError("nothing there")
+
+    def right(scene: Scene) -> Figures:
+        return Figures(ours=1.0, reference=2.0)
+
+    def wrong(scene: Scene) -> Figures:
+        return Figures(ours=1.0, reference=2.0, wrong="3 rows differ")
+
+    runs = {"absent": absent, "broken": broken, "right": right, "wrong": wrong}
+    done = measured(
+        [Measure(key=k, measure="m", unit="s", reference_name="p", bound=1.0, run=run) for k, run in runs.items()],
+        quick=True,
+    )
+    assert [(row.measure, row.holds) for row in done.rows] == [
+        ("m; not installed", False),
+        ("m; broke: ValueError: nothing there", False),
+        ("m", True),
+        ("m; 3 rows differ", False),
+    ]
+    assert done.broken
+    assert "in broken" in capsys.readouterr().out
+
+
+KEYS = """join_small join_large join_feast_duckdb join_feast_default join_five_views join_out_of_core pool_scaling pool_ray_data
+online_lmdb online_feast_sqlite online_redis online_feast_redis push_readable backfill_killed"""
+
+
+@pytest.mark.ray
+def test_the_benchmark_of_features_has_its_keys_in_quick_and_right_answers(tmp_path: Path) -> None:
+    found = run("features", tmp_path)
+    assert [row["key"] for row in found] == KEYS.split()
+    assert tuple(KEYS.split()) == features.KEYS
+    by_key = {row["key"]: row for row in found}
+    unbuilt = {key for key in by_key if "--quick builds no peer" in by_key[key]["measure"]}
+    assert unbuilt == {key for key in by_key if "feast" in key}
+    for row in found:
+        # No trouble is added to what a row says of itself: the answers were right.
+        assert row["key"] in unbuilt or "; " not in row["measure"], row
+    assert by_key["backfill_killed"]["holds"]
+
+
+def test_a_row_is_measured_alone(tmp_path: Path) -> None:
+    (row,) = run("features", tmp_path, "--only", "join_small")
+    assert row["key"] == "join_small"
+
+
 @pytest.mark.ray
 def test_the_flights_benchmark_has_its_keys_in_quick(tmp_path: Path) -> None:
-    file = tmp_path / "rows.json"
-    command = [sys.executable, "-m", "benchmarks.flights", "--quick", "--json", str(file)]
+    found = run("flights", tmp_path)
+    assert [row["key"] for row in found] == list(flights.KEYS)
+    by_key = {row["key"]: row for row in found}
+    assert by_key["parity_features"]["holds"]
+    assert by_key["failed"]["holds"]
+
+
+def run(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The rows that `--quick --json` writes, in the form of every benchmark."""
+    file = folder / "rows.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
-    assert found["benchmark"] == "flights"
-    assert [row["key"] for row in found["rows"]] == list(flights.KEYS)
+    assert found["benchmark"] == name
     assert all(row.keys() == FIELDS for row in found["rows"])
-    by_key = {row["key"]: row for row in found["rows"]}
-    assert by_key["parity_features"]["holds"]
-    assert by_key["failed"]["holds"]
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.features`: what each row measures, and the peers that it measures against."""
