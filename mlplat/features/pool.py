@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import polars as pl
 
+from mlplat.features.bucket_tasks import Task, one_by_one
 from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.maker import Maker
@@ -34,6 +35,9 @@ class Pool(Protocol):
     def online(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows of a few events, on workers that stay for the next."""
 
+    def run(self, tasks: Sequence[Task], workers: int) -> None:
+        """Run tasks that leave their results in files, at most so many at once, and return when all are done."""
+
     def close(self) -> None:
         """End the workers."""
 
@@ -59,6 +63,9 @@ class InProcess:
                 self._makers[view.version] = Maker(view)
             return self._makers[view.version].make(rows)
 
+    def run(self, tasks: Sequence[Task], workers: int) -> None:
+        one_by_one(tasks, workers)
+
     def close(self) -> None:
         self._makers.clear()
 
@@ -76,6 +83,9 @@ class OnFirstUse:
 
     def online(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
         return self._opened().online(view, rows)
+
+    def run(self, tasks: Sequence[Task], workers: int) -> None:
+        self._opened().run(tasks, workers)
 
     def close(self) -> None:
         if self._pool is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlplat.errors import InvalidInput
 from mlplat.features.block import Block, Ints, Retrieved
 from mlplat.features.codec import entity_keys
 from mlplat.features.definitions import Derived
@@ -116,3 +117,28 @@ def open_reader(home: Path, online: str | None = None) -> FeatureReader:
     """A reader of a home, in any process of the machine (of any machine, where `online` is a server's URL). It writes
     nothing."""
     return OnlineFeatures(open_store(home, online), Registry(home / "features"))
+
+
+def entities_of(refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The keys that these views need, as lists of Python's values."""
+    entities: dict[str, list[Any]] = {}
+    for ref in refs:
+        for key in ref.keys:
+            if key not in keys:
+                raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
+            if key not in entities:
+                entities[key] = _listed(key, keys[key])
+    lengths = {len(values) for values in entities.values()}
+    if len(lengths) > 1:
+        named = " and ".join(repr(ref.view) for ref in refs)
+        raise InvalidInput(f"the keys of view {named} differ in length: {sorted(lengths)}")
+    return entities
+
+
+def _listed(key: str, values: Any) -> list[Any]:
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{values!r}]}}")
+    found: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if any(issubclass(kind, np.generic) for kind in set(map(type, found))):
+        found = [value.item() if isinstance(value, np.generic) else value for value in found]
+    return found

@@ -7,35 +7,32 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import orjson
 import polars as pl
+import psutil
 
 from mlplat.clock import US_PER_S, Clock
 from mlplat.errors import InvalidInput, MlplatError, unknown
 from mlplat.features import labels as labelled
-from mlplat.features import offline, parity
-from mlplat.features.asof import NEVER_US
 from mlplat.features.backfill import Watch
 from mlplat.features.block import Retrieved
 from mlplat.features.catalogue import Catalogue, Entry, Models, Users
 from mlplat.features.datasets import DataSet, DataSets
-from mlplat.features.definitions import AT, AnyView, Derived, Source, View
-from mlplat.features.derived_views import DerivedViews, Stored
+from mlplat.features.definitions import AnyView, Derived, Source, View
+from mlplat.features.derived_views import DerivedViews
 from mlplat.features.describe import Describer
 from mlplat.features.describe import training_set as describe_training_set
 from mlplat.features.description import Description
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
-from mlplat.features.offline import empty_rows
 from mlplat.features.operations import Operation, Operations
 from mlplat.features.plans import AnyPlan
 from mlplat.features.pool import Pool
 from mlplat.features.producers import ProducerChange, Producers, consider
-from mlplat.features.push import to_us
-from mlplat.features.reader import OnlineFeatures, open_reader, open_store
+from mlplat.features.reader import OnlineFeatures, entities_of, open_reader, open_store
 from mlplat.features.registry import Registry, ViewVersion
+from mlplat.features.retrieval import Known, Machine, Retrieval, aware_us
 from mlplat.features.statistics import Statistics
 from mlplat.features.stream import Decode, Follower, Following, StreamConsumer
 from mlplat.features.training_set import TrainingSet
@@ -43,7 +40,6 @@ from mlplat.features.view_rows import ViewRows
 from mlplat.model.signature import FeatureRef
 
 FLUSH_S = 5.0
-Known = Literal["then", "now"] | datetime
 _LOG = logging.getLogger(__name__)
 
 __all__ = ["FeatureStore", "open_reader"]
@@ -66,7 +62,14 @@ class FeatureStore:
         self._datasets = DataSets(self._registry, self._rows, self._ingestion)
         self._operations = Operations(home, clock, self._fill)
         self._pool = pool
-        self._derived = DerivedViews(self._registry)
+        self._retrieval = Retrieval(
+            home=home,
+            registry=self._registry,
+            rows=self._rows,
+            derived=DerivedViews(self._registry),
+            pool=pool,
+            machine=Machine(free_bytes=lambda: psutil.virtual_memory().available, cores=psutil.cpu_count() or 1),
+        )
         self._catalogue = Catalogue(self._registry, home / "training_sets", models)
         self._reader = OnlineFeatures(self._store, self._registry)
         self._producers = Producers(home / "features")
@@ -127,19 +130,8 @@ class FeatureStore:
             self._ingestion.catch_up_view(view, watch)
 
     def _apply_derived(self, view: Derived) -> None:
-        self._derived.use(view)
-        self._check_derived(view)
+        self._retrieval.check_derived(view)
         self._registry.put_view(view, now_us=self._clock.now_us())
-
-    def _check_derived(self, view: Derived) -> None:
-        """Parity on moments of the first source that it stands on; with request fields it waits for the first join."""
-        stored = self._made_of([view])
-        rows = self._rows.of(stored[0])
-        if rows.is_empty() or {key for parent in stored for key in parent.keys} != set(view.keys):
-            return
-        absent = [pl.lit(None).alias(key) for key in view.keys if key not in stored[0].keys]
-        moments = rows.head(parity.ROWS).select(*stored[0].keys, pl.col(stored[0].source.time).alias(AT), *absent)
-        self._derived.columns(moments, [view], time=AT, stored=self._stored(moments, AT, None))
 
     def retire(self, view: AnyView | str, version: str | None = None) -> None:
         """Stop keeping a version fresh (default: the current one), and delete its features. The history keeps it.
@@ -195,20 +187,26 @@ class FeatureStore:
         self._ingestion.flush()
 
     def join(
-        self, frame: Any, views: Sequence[AnyView | FeatureRef | str], *, time: str, known: Known = "then"
+        self,
+        frame: Any,
+        views: Sequence[AnyView | FeatureRef | str],
+        *,
+        time: str,
+        known: Known = "then",
+        memory: str | None = None,
     ) -> pl.DataFrame:
         """The rows of `frame`, in their order, with `view.feature` columns as of `time` (with a time zone).
 
         A view may be given by its pinned version, as a model has it, or by name for the current one. Where a source says
         when a row became known, a row of the frame sees what was known "then", at its own time; with `known="now"` all
         that is known now, or with a moment what was known at it.
+
+        A view whose rows do not fit in `memory`, such as "512MiB" (default: half of what the machine has free), is joined
+        in buckets of entities on disk, by as many processes as the machine has cores; the answer is the same.
         """
         self._ingestion.flush()
         rows = labelled.with_time(labelled.to_polars(frame), time)
-        pinned = [self._resolve(view) for view in views]
-        offline.check(rows, pinned)
-        stored = self._stored(rows, time, _known_us(known))
-        return rows.hstack(self._derived.columns(rows, pinned, time=time, stored=stored))
+        return self._retrieval.join(rows, [self._resolve(v) for v in views], time=time, known=known, memory=memory)
 
     def training_set(
         self,
@@ -220,25 +218,28 @@ class FeatureStore:
         time: str,
         request: Sequence[str] | None = None,
         known: Known = "then",
+        memory: str | None = None,
+        sample: float | None = None,
+        seed: int = 0,
     ) -> TrainingSet:
         """Labels with the features known at each label's time, stored under the home and pinned to exact versions.
 
         `request` names the columns that a caller of the model will send as inputs; the default is every column that
         is no key, label or time. A key, or a field that only a derived view takes, is an input only if it is named here.
-        `known` is as in `join`.
+        `known` and `memory` are as in `join`. `sample` takes that share of the labels, the same ones for one `seed`.
         """
-        pinned = [self._resolve(view) for view in views]
-        rows = labelled.checked(name, labelled.with_time(labelled.to_polars(labels), time), label, time)
-        joined = self.join(rows, pinned, time=time, known=known)
-        sources = {
-            source.name: self._rows.source_table(source).version()
-            for source in dict.fromkeys(view.source for view in self._made_of(pinned))
-        }
-        return labelled.write(
-            self._home / "training_sets" / name,
-            joined,
-            labelled.Roles.of(joined, name, [view.ref for view in pinned], label, time, request),
-            sources,
+        self._ingestion.flush()
+        return self._retrieval.training_set(
+            name,
+            labelled.with_time(labelled.to_polars(labels), time),
+            [self._resolve(view) for view in views],
+            label=label,
+            time=time,
+            request=request,
+            known=known,
+            memory=memory,
+            sample=sample,
+            seed=seed,
         )
 
     def online(
@@ -252,8 +253,8 @@ class FeatureStore:
         `view.feature`. What was known, and no older than the view's time-to-live; `status` says what is not there."""
         asked = [views] if isinstance(views, str | View | Derived | FeatureRef) else views
         plans = [self._plan(view) for view in asked]
-        entities = _entities([plan.layout.ref for plan in plans], keys)
-        at_us = self._clock.now_us() if at is None else _aware_us(at)
+        entities = entities_of([plan.layout.ref for plan in plans], keys)
+        at_us = self._clock.now_us() if at is None else aware_us(at)
         return self._reader.retrieve(plans, entities, at_us, qualified=asked is views)
 
     def newest(self, source: Source) -> datetime | None:
@@ -416,26 +417,6 @@ class FeatureStore:
             self._plans[key] = self._reader.plan(found.name, found.version)
         return self._plans[key]
 
-    def _made_of(self, views: Sequence[AnyView]) -> list[View]:
-        """The stored views that these are made of, and themselves where they are stored."""
-        found: list[View] = []
-        for view in views:
-            if isinstance(view, View):
-                found.append(view)
-            else:
-                found += self._made_of([self._registry.view(ref.view, ref.version) for ref in view.parents])
-        return found
-
-    def _stored(self, rows: pl.DataFrame, time: str, known_us: int | None) -> Stored:
-        def columns(view: View) -> list[pl.Series]:
-            return offline.columns(rows, view, time=time, rows_of=lambda v: self._rows_of(v, rows), known_us=known_us)
-
-        return columns
-
-    def _rows_of(self, view: View, frame: pl.DataFrame) -> pl.DataFrame:
-        rows = self._rows.of(view)
-        return rows if rows.width else empty_rows(view, {key: frame.schema[key] for key in view.keys})
-
     def _start_flusher(self) -> None:
         with self._starting:
             if self._flusher is None:
@@ -453,44 +434,3 @@ class FeatureStore:
 
 def _name(view: AnyView | FeatureRef | str) -> str:
     return view if isinstance(view, str) else view.view if isinstance(view, FeatureRef) else view.name
-
-
-def _known_us(known: Known) -> int | None:
-    if known == "then":
-        return None
-    if isinstance(known, datetime):
-        return _aware_us(known, "known")
-    if known == "now":
-        return int(NEVER_US) - 1
-    raise InvalidInput(f"known={known!r} must be 'then', 'now' or a datetime with a zone")
-
-
-def _entities(refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The keys that these views need, as lists of Python's values."""
-    entities: dict[str, list[Any]] = {}
-    for ref in refs:
-        for key in ref.keys:
-            if key not in keys:
-                raise InvalidInput(f"view {ref.view!r} is keyed by {', '.join(ref.keys)}; {key!r} is not given")
-            if key not in entities:
-                entities[key] = _listed(key, keys[key])
-    lengths = {len(values) for values in entities.values()}
-    if len(lengths) > 1:
-        named = " and ".join(repr(ref.view) for ref in refs)
-        raise InvalidInput(f"the keys of view {named} differ in length: {sorted(lengths)}")
-    return entities
-
-
-def _listed(key: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{values!r}]}}")
-    found: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if any(issubclass(kind, np.generic) for kind in set(map(type, found))):
-        found = [value.item() if isinstance(value, np.generic) else value for value in found]
-    return found
-
-
-def _aware_us(at: datetime, argument: str = "at") -> int:
-    if at.tzinfo is None:
-        raise InvalidInput(f"{argument}={at.isoformat()} has no time zone; say which, as in datetime(..., tzinfo=UTC)")
-    return to_us(at)

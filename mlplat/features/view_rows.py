@@ -92,6 +92,13 @@ class ViewRows:
         rows = self.source_table(view.source).read(_columns(view), after_batch=after_batch)
         return _as_read(view, rows)
 
+    def table_of(self, view: View) -> EventTable:
+        """Where the view's rows lie, once those of the newest events are made."""
+        if view.code is None or not self._checked(view):
+            return self.source_table(view.source)
+        self._materialize(view, Unwatched())
+        return self.view_table(view)
+
     def chunks(self, view: View, *, after_batch: int, watch: Watch) -> Iterator[tuple[pl.DataFrame, int]]:
         """What `of` gives, in pieces that fit in memory; with each the last batch that is whole behind it. Raises
         `Stopped`."""

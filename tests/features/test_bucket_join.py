@@ -23,11 +23,12 @@ from mlplat.features.bucket_join import Joiner
 from mlplat.features.bucket_tasks import Rows, Task, one_by_one
 from mlplat.features.buckets import Plan, Size, still_seen
 from mlplat.features.definitions import View
+from mlplat.features.pool import InProcess
 from mlplat.features.table_scan import Snapshot
 from mlplat.features.tables import EventTable
 from mlplat.features.view_rows import ViewRows
 from tests.features import test_late, test_offline
-from tests.features.support import START_US, Event, after, inline_pool, open_store
+from tests.features.support import START_US, Event, StillClock, after, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ def test_rows_come_from_the_tables_of_sources_and_transforms(tmp_path: Path, vie
     for begin in (0, 20, 40):
         store.ingest(sales, sold(20, begin))
     store.apply(view)
-    rows = ViewRows(tmp_path, inline_pool)
+    rows = ViewRows(tmp_path, InProcess(), StillClock())
     wanted = offline.join(LABELS, [view], time="at", rows_of=rows.of)
     table = rows.view_table(view) if view.code else rows.source_table(sales)
     found = in_buckets(LABELS, Rows.of(view, table), PLAN)
@@ -257,7 +258,7 @@ def test_a_view_is_joined_in_buckets_if_it_does_not_fit(
         ran.extend(dict.fromkeys(type(task).__name__ for task in given))
         one_by_one(given, workers)
 
-    rows = ViewRows(tmp_path, inline_pool)
+    rows = ViewRows(tmp_path, InProcess(), StillClock())
     joiner = Joiner(root=tmp_path / "tmp", limit=limit, made=1000, workers=2, run=run)
     found = joiner.columns(LABELS, kinds, time="at", table=rows.source_table(sales), rows_of=rows.of)
     assert LABELS.hstack(found).equals(offline.join(LABELS, [kinds], time="at", rows_of=rows.of))

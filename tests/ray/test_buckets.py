@@ -18,8 +18,9 @@ from mlplat.features._ray.buckets import run_on_ray
 from mlplat.features.bucket_join import columns
 from mlplat.features.bucket_tasks import Rows
 from mlplat.features.buckets import Plan
+from mlplat.features.pool import InProcess
 from mlplat.features.view_rows import ViewRows
-from tests.features.support import after, inline_pool, open_store
+from tests.features.support import StillClock, after, open_store
 
 pytestmark = pytest.mark.ray
 
@@ -60,7 +61,7 @@ def test_the_features_are_those_of_one_process(ray_cluster: Any, tmp_path: Path)
     for begin in range(0, 300, 100):
         store.ingest(sales, [{"shop": f"s{i % 9}", "at": after(i), "price": i / 3} for i in range(begin, begin + 100)])
     labels = pl.DataFrame({"shop": [f"s{i % 11}" for i in range(200)], "at": [after(2 * i) for i in range(200)]})
-    rows = ViewRows(tmp_path, inline_pool)
+    rows = ViewRows(tmp_path, InProcess(), StillClock())
     found = columns(
         labels,
         Rows.of(sums, rows.source_table(sales)),

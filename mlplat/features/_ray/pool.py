@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -11,8 +11,10 @@ import ray.cloudpickle as cloudpickle
 import ray.exceptions
 
 from mlplat.errors import Unavailable
+from mlplat.features._ray.buckets import run_on_ray
 from mlplat.features._ray.online_actors import OnlineActors, frame_of, refuse_error
 from mlplat.features._ray.worker import CHUNK, ChunkWorker, RowsWorker, to_arrow
+from mlplat.features.bucket_tasks import Task
 from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.pool import BATCH_TIMEOUT_S, Stopped
@@ -55,6 +57,10 @@ class RayPool:
     def online(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
         self._connect()
         return self._online.make(view, rows)
+
+    def run(self, tasks: Sequence[Task], workers: int) -> None:
+        self._connect()
+        run_on_ray(tasks, workers)
 
     def close(self) -> None:
         self._online.close()
