@@ -198,6 +198,15 @@ def test_a_version_that_is_made_again_after_it_was_retired_is_counted_anew(
     store.close()
 
 
+def test_a_source_that_was_deleted_and_begun_again_is_counted_anew(tmp_path: Path, events: pl.DataFrame) -> None:
+    store = open_store(tmp_path)
+    for rows in (5, 3):
+        store.ingest(visits, events.head(rows))
+        assert store.describe(visits).sketch.rows == rows
+        store.delete(visits)
+    store.close()
+
+
 def test_what_cannot_be_described_is_refused(store: FeatureStore) -> None:
     with pytest.raises(InvalidInput, match="view 'ratio' is computed of requests when it is read: describe a training"):
         store.describe(ratio)
