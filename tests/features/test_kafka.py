@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,8 @@ class Broker:
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    yield Broker()
+def broker() -> Broker:
+    return Broker()
 
 
 def sale(order: int) -> bytes:
@@ -108,3 +110,10 @@ def test_servers_that_do_not_answer_are_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(kafka, "ANSWER_S", 0.2)
     with pytest.raises(Unavailable, match=r"Kafka at 127.0.0.1:1, topic 'sales'"):
         KafkaConsumer("127.0.0.1:1", "sales")
+
+
+def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mlplat.features.kafka")
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(InvalidInput, match=r"Kafka needs its client: pip install 'mlplat\[kafka\]'"):
+        importlib.import_module("mlplat.features.kafka")
