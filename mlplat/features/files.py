@@ -110,20 +110,21 @@ def _system(where: str) -> tuple[pafs.FileSystem, str]:
 
 def _parquet(found: _Files, rows: int) -> Iterator[pl.DataFrame]:
     """A column that a file lacks is null there; whole numbers and floats together are floats."""
-    data = ds.dataset(
-        list(found.paths),
-        format="parquet",
-        filesystem=found.system,
-        partitioning=None if found.base is None else "hive",
-    )
-    schemas = [data.schema, *(fragment.physical_schema for fragment in data.get_fragments())]
+    first = _dataset(found, None)
+    schemas = [first.schema, *(fragment.physical_schema for fragment in first.get_fragments())]
     schema = pa.unify_schemas(schemas, promote_options="permissive")
-    batches = data.replace_schema(schema).to_batches(batch_size=rows, fragment_readahead=1, batch_readahead=2)
+    batches = _dataset(found, schema).to_batches(batch_size=rows, fragment_readahead=1, batch_readahead=2)
     yield pl.DataFrame(schema.empty_table())
     for batch in batches:
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         yield frame
+
+
+def _dataset(found: _Files, schema: pa.Schema | None) -> ds.Dataset:
+    partitioning = None if found.base is None else "hive"
+    paths = list(found.paths)
+    return ds.dataset(paths, schema, format="parquet", filesystem=found.system, partitioning=partitioning)
 
 
 def _csv(found: _Files, rows: int) -> Iterator[pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""A process that pushes and ingests into a home until it is killed, or kills itself between two steps of a write.
+"""A process that pushes, ingests and compacts in a home until it is killed, or kills itself between two steps of a write.
 
 `python faulty_writer.py HOME ROUND KILL_AT COUNT`: KILL_AT counts the borders between steps; 0 is never. Every line
 that it prints is a promise: what the line names is safe.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplat.features.lmdb_store import LmdbStore, PushLog
+from mlplat.features.table_version import TableVersion
 from mlplat.features.tables import EventTable
 from tests.features.shop import batch, recent, sale, sales
 from tests.features.support import open_store
@@ -44,7 +45,14 @@ def main(home: str, turn: str, kill_at: str, count: str) -> None:
     store = open_store(Path(home))
     store.apply(recent)
     borders = Borders(int(kill_at))
-    for owner, name in ((LmdbStore, "update"), (PushLog, "append"), (PushLog, "remove"), (EventTable, "add")):
+    steps = (
+        (LmdbStore, "update"),
+        (PushLog, "append"),
+        (PushLog, "remove"),
+        (TableVersion, "commit"),
+        (EventTable, "compact"),
+    )
+    for owner, name in steps:
         setattr(owner, name, borders.around(getattr(owner, name)))
     for i in range(int(count)):
         event = sale(f"push-{turn}-{i}")
@@ -54,6 +62,8 @@ def main(home: str, turn: str, kill_at: str, count: str) -> None:
             name = f"batch-{turn}-{i}"
             store.ingest(sales, batch(name), batch_id=name)
             print(name, flush=True)
+        if i % 4 == 3:
+            store.compact(sales)
     store.close()
 
 

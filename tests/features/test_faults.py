@@ -57,8 +57,9 @@ def check(home: Path, lines: set[str]) -> None:
 
 def test_a_process_killed_between_any_two_steps_loses_and_doubles_nothing(home: Path) -> None:
     lines: set[str] = set()
-    # After the log and before the online store; a flush that is in the table and in the log; before and after a batch; later.
-    for turn, kill_at in enumerate((2, 14, 17, 18, 25)):
+    # After the log and before the online store; a flush that is in the table and in the log; before and after a batch;
+    # after a compaction.
+    for turn, kill_at in enumerate((2, 14, 17, 18, 30)):
         process = writer(home, turn, kill_at, 9)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == -9, (turn, output)

@@ -195,3 +195,21 @@ def test_a_batch_that_met_other_columns_at_its_table_is_a_conflict(tmp_path: Pat
     assert table(one, sales)["order"].to_list() == [1]
     one.close()
     other.close()
+
+
+def test_a_batch_whose_bad_rows_were_set_aside_before_a_crash_lands_when_it_comes_again(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.ingest(sales, [sale(0)])
+    batch = [sale(1), sale(2, shop=None)]
+
+    def crash(*_: Any, **__: Any) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EventTable, "add", crash)
+        with pytest.raises(RuntimeError, match="killed"):
+            store.ingest(sales, batch, on_bad="quarantine")
+    assert (store.quarantined(sales).height, table(store, sales).height) == (1, 1)
+    assert store.ingest(sales, batch, on_bad="quarantine").added == 1
+    assert (store.quarantined(sales).height, table(store, sales).height) == (1, 2)
