@@ -133,7 +133,8 @@ def _answers(target: str) -> None:
 
 
 def _quiet() -> dict[str, Any]:
-    return {"logging_level": logging.WARNING, "log_to_driver": False}
+    main = threading.current_thread() is threading.main_thread()  # elsewhere Ray warns that it sets no signal handler
+    return {"logging_level": logging.WARNING if main else logging.ERROR, "log_to_driver": False}
 
 
 def authenticate(token: Path) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import polars as pl
 
 from mlplat.clock import Clock
-from mlplat.errors import Refused
+from mlplat.errors import Conflict, Refused
 from mlplat.features.chunks import Chunk, ChunkReader, Pending, Place
 from mlplat.features.definitions import View
 from mlplat.features.pool import Pool
+from mlplat.features.table_version import TableVersion, arrow_schema
 from mlplat.features.tables import EventTable
 
 INLINE_ROWS = 1_000
@@ -33,6 +34,8 @@ COMMIT_S = 10.0
 """A commit when so much is made, or so long after the last: what a kill can cost."""
 
 
+COMMITS = "chunks"
+"""The transaction that counts the commits of a view's table."""
 Make = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -76,7 +79,7 @@ def chunk_rows(pending: int, row_bytes: float, actors: int) -> int:
     return max(1, min(int(CHUNK_BYTES / row_bytes), max(fair, FEWEST_ROWS)))
 
 
-def place(table: EventTable) -> Place:
+def place(table: TableVersion) -> Place:
     """How far the view's table has come in its source."""
     done, batch = table.transaction("source"), table.transaction("source/batch")
     if batch <= done:
@@ -97,13 +100,14 @@ class Backfill:
     def run(
         self,
         *,
-        inline: Callable[[pl.DataFrame], pl.DataFrame],
+        inline: Make,
         check_first: Callable[[pl.DataFrame], None],
         watch: Watch,
     ) -> None:
         """Make what the source has now. `inline` makes a few rows here; `check_first` looks at rows of the source before
         the first are made. Called with the lock of the view's table held. Raises `Stopped`."""
-        since, upto = place(self.table), self.source.version()
+        begun = self.table.now()
+        since, upto = place(begun), self.source.version()
         if upto <= since.done:
             return
         time = self.view.source.time
@@ -118,14 +122,16 @@ class Backfill:
             check_first(reader.read(0))
         total = self.source.height()
         watch.begin("rows", done=total - pending.rows, total=total)
+        commits = begun.transaction(COMMITS)
         if few:
-            self._write(zip(chunks, map(inline, map(reader.read, range(len(chunks)))), strict=True), watch)
+            made_here = map(inline, map(reader.read, range(len(chunks))))
+            self._write(zip(chunks, made_here, strict=True), watch, commits)
             return
         with contextlib.closing(self.pool.batch(self.view, reader, stopped=watch.stopped)) as made:
-            self._write(zip(chunks, made, strict=False), watch)
+            self._write(zip(chunks, made, strict=False), watch, commits)
         check(watch)
 
-    def _write(self, made: Iterator[tuple[Chunk, pl.DataFrame]], watch: Watch) -> None:
+    def _write(self, made: Iterable[tuple[Chunk, pl.DataFrame]], watch: Watch, commits: int) -> None:
         waiting: list[pl.DataFrame] = []
         end = Place()
         written_s = self.clock.elapsed_s()
@@ -134,18 +140,21 @@ class Backfill:
             end = chunk.end
             size = sum(frame.estimated_size() for frame in waiting)
             if size >= COMMIT_BYTES or self.clock.elapsed_s() - written_s >= COMMIT_S:
-                self._commit(waiting, end)
+                commits = self._commit(waiting, end, commits)
                 waiting, written_s = [], self.clock.elapsed_s()
             watch.advance(rows.height)
-        if waiting:
-            self._commit(waiting, end)
+        self._commit(waiting, end, commits)
 
-    def _commit(self, waiting: list[pl.DataFrame], end: Place) -> None:
+    def _commit(self, waiting: list[pl.DataFrame], end: Place, commits: int) -> int:
+        """Behind the commits of this run, or not at all: where a store has no locks two processes may be at it."""
         frames = [frame for frame in waiting if frame.height]
         if not frames:
-            return
+            return commits
         reached = {"source": end.done}
         if end.key is not None:
             reached |= {"source/batch": end.batch, "source/time": end.key[0], "source/id": end.key[1]}
-        number = self.table.transaction("chunks") + 1
-        self.table.append(pl.concat(frames), app="chunks", number=number, also=reached)
+        now = self.table.now()
+        if now.transaction(COMMITS) != commits:
+            raise Conflict(f"view {self.view.name!r}: another process makes its rows too; wait for it, and call again")
+        now.commit(arrow_schema(frames[0]), frames, ids={COMMITS: commits + 1, **reached})
+        return commits + 1

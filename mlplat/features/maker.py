@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import faulthandler
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -26,14 +27,17 @@ class Maker:
     """
 
     def __init__(self, view: View, *, timeout_s: float | None = None) -> None:
-        """Raises `UserCodeError` if the transform's `__init__` raises."""
         self._view = view
         self._timeout_s = timeout_s
         self._thread = None if timeout_s is None else ThreadPoolExecutor(1, thread_name_prefix=f"mlplat-{view.name}")
-        # Loading a model may take longer than a call, and whoever made this process waits for it.
-        self.transform: Transform | None = (
-            instance(view) if self._thread is None else self._thread.submit(instance, view).result()
-        )
+
+    @cached_property
+    def transform(self) -> Transform | None:
+        """The user's object, made when it is first needed: it may be a large model, and a process that sends its rows to
+        actors needs none. However long that takes. Raises `UserCodeError` if its `__init__` raises."""
+        if self._thread is None:
+            return instance(self._view)
+        return self._thread.submit(instance, self._view).result()
 
     def make(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Raises `UserCodeError` with the view, the line of the user's code, and the first row that fails."""
@@ -72,11 +76,12 @@ class Maker:
     def _call(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self._thread is None:
             return make_rows(self._view, self.transform, rows)
+        transform = self.transform
         assert self._timeout_s is not None
         # Code that holds the interpreter's lock stops the timer below too: then the process ends.
         faulthandler.dump_traceback_later(2 * self._timeout_s + 1, exit=True)
         try:
-            return self._thread.submit(make_rows, self._view, self.transform, rows).result(self._timeout_s)
+            return self._thread.submit(make_rows, self._view, transform, rows).result(self._timeout_s)
         except TimeoutError:
             raise too_long(self._view, self._timeout_s, rows) from None
         finally:

@@ -221,6 +221,8 @@ class _Telling:
         self._shown = Shown(f"view {record.view['name']}", clock)
 
     def begin(self, phase: str, *, done: int, total: int) -> None:
+        if done == total:  # a last look that found nothing new
+            return
         self._began_s, self._at_first = self._clock.elapsed_s(), done
         self._shown.begin(phase, done=done, total=total)
         self.say(phase=_PHASES[phase], done=done, total=total, rows_per_s=None)
@@ -228,8 +230,9 @@ class _Telling:
     def advance(self, rows: int) -> None:
         done = self._record.status.done + rows
         now_s = self._clock.elapsed_s()
-        spent_s = now_s - self._began_s
-        rate = (done - self._at_first) / spent_s if spent_s > 0 else None
+        spent_s, made = now_s - self._began_s, done - self._at_first
+        much = made * _TELLING_SHARE >= self._record.status.total - self._at_first
+        rate = made / spent_s if much and spent_s > 0 else None
         status = replace(self._record.status, done=done, rows_per_s=rate)
         self._record = replace(self._record, status=status)
         self._shown.advance(done, rate)
@@ -265,6 +268,8 @@ class _Telling:
 
 _PHASES: Mapping[str, Phase] = {phase: phase for phase in get_args(Phase)}
 _POLL_S = 0.05
+_TELLING_SHARE = 100
+"""The rate is told from a hundredth of the rows on: the first ones wait for actors to start."""
 
 
 def cancel_file(folder: Path, id: str) -> Path:

@@ -90,16 +90,15 @@ class EventTable:
         """The rows that `where` selects, in pieces, so that a table larger than memory can be read."""
         return self.now().scan(columns, where=where)
 
-    def append(self, rows: pl.DataFrame, *, app: str, number: int, also: Mapping[str, int] | None = None) -> int:
-        """Append with the transaction id (app, number), and `also` further ones, and return the new version. The rows get
-        it as their batch.
+    def append(self, rows: pl.DataFrame, *, app: str, number: int) -> int:
+        """Append with the transaction id (app, number) and return the new version. The rows get it as their batch.
 
         If `app` has written `number` already, nothing is added. Raises `Conflict` if another writer was first.
         """
         now = self.now()
         if now.transaction(app) >= number:
             return now.version()
-        return now.commit(arrow_schema(rows), [rows], ids={app: number, **(also or {})})
+        return now.commit(arrow_schema(rows), [rows], ids={app: number})
 
     def add(self, fresh: Fresh, *, app: str | None = None, number: int = 0) -> int:
         """Append what a batch has and the table lacks, and return the version after it; with `app` once per (app, number).

@@ -50,8 +50,10 @@ class ViewRows:
         return EventTable(self._home / "tables" / "views" / f"{view.name}@{view.version}")
 
     def use(self, view: View) -> None:
-        """Remember a view's code, which only this process has."""
-        self._live_or_made(view)
+        """Remember a view's code, which only this process has. Raises `UserCodeError` if its `__init__` raises."""
+        live = self._live_or_made(view)
+        with self._calling:
+            _ = live.maker.transform
 
     def can_make(self, view: View) -> bool:
         return view.code is None or view.module is not None or view.version in self._live

@@ -14,6 +14,7 @@ from mlplat import features as F
 from mlplat.features import backfill
 from mlplat.features.lmdb_store import LmdbStore
 from mlplat.features.store import FeatureStore
+from mlplat.features.table_version import TableVersion
 from mlplat.features.tables import EventTable
 from tests.features.faulty_writer import Borders
 from tests.features.support import after, open_store
@@ -67,7 +68,7 @@ def wanted(home: Path) -> pl.DataFrame:
 def main(home: str, kill_at: str) -> None:
     small_commits()
     borders = Borders(int(kill_at))
-    for owner, name in ((LmdbStore, "update"), (EventTable, "append")):
+    for owner, name in ((LmdbStore, "update"), (TableVersion, "commit")):
         setattr(owner, name, borders.around(getattr(owner, name)))
     open_store(Path(home)).backfill(squared, wait=True)
 

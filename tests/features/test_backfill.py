@@ -13,13 +13,15 @@ import pytest
 from deltalake import DeltaTable
 
 from mlplat import features as F
-from mlplat.errors import InvalidInput, NotFound, Refused, UserCodeError
+from mlplat.errors import Conflict, InvalidInput, NotFound, Refused, UserCodeError
 from mlplat.features import backfill
 from mlplat.features.backfill import CHUNK_BYTES, FEWEST_ROWS, chunk_rows
 from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.pool import InProcess
 from mlplat.features.store import FeatureStore
+from mlplat.features.table_version import arrow_schema
+from mlplat.features.tables import EventTable
 from tests.features.filling import batch, fill_source, made, readings, squared, wanted
 from tests.features.support import StillClock, after, open_store
 
@@ -146,6 +148,25 @@ def test_batches_that_come_meanwhile_are_made_too(tmp_path: Path, stepping: tupl
     operation.result(timeout_s=30)
     assert made(tmp_path).equals(wanted(tmp_path))
     assert made(tmp_path).height == 7_500
+    store.close()
+
+
+def test_a_second_writer_gets_a_conflict_and_no_row_is_there_twice(
+    tmp_path: Path, stepping: tuple[FeatureStore, Stepping]
+) -> None:
+    store, pool = stepping
+    operation = store.backfill(squared)
+    assert pool.made.acquire(timeout=30)
+    pool.go.release()
+    assert pool.made.acquire(timeout=30)
+    now = EventTable(tmp_path / "tables" / "views" / f"squared@{squared.version}").now()
+    rows = now.read().drop("_batch").clear()  # as another process would, where a lock does not reach
+    now.commit(arrow_schema(rows), [rows], ids={backfill.COMMITS: now.transaction(backfill.COMMITS) + 1})
+    pool.go.release(1000)
+    with pytest.raises(Conflict, match="view 'squared': another process makes its rows too; wait for it"):
+        operation.result(timeout_s=30)
+    operation.resume().result(timeout_s=30)
+    assert made(tmp_path).equals(wanted(tmp_path))
     store.close()
 
 

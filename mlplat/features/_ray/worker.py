@@ -4,7 +4,7 @@ how many it may use before anything that it unpacks brings polars in."""
 from __future__ import annotations
 
 import faulthandler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray.cloudpickle as cloudpickle
 
@@ -28,12 +28,12 @@ class Worker:
     def __init__(self, packed: bytes) -> None:
         set_environment({"POLARS_MAX_THREADS": str(THREADS)})
         self.view, self.timeout_s, self.reader = cloudpickle.loads(packed)
-        self._maker: Any = None
         self._failed: str | None = None
         from mlplat.features.maker import Maker
 
+        self._maker = Maker(self.view, timeout_s=self.timeout_s)
         try:
-            self._maker = Maker(self.view, timeout_s=self.timeout_s)
+            _ = self._maker.transform
         except UserCodeError as error:
             self._failed = str(error)
 
@@ -53,8 +53,7 @@ class Worker:
     def _made(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self._failed is not None:
             raise UserCodeError(self._failed)
-        made: pl.DataFrame = self._maker.make(rows)
-        return made
+        return self._maker.make(rows)
 
 
 class ChunkWorker(Worker):
