@@ -170,11 +170,12 @@ class Platform:
 
         A name that is served already goes over to the present gold without losing a request.
         """
+        gold = self.gold(name)
+        session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
-        gold = self.gold(name)
         endpoint = deploy(
-            self.session,
+            session,
             self.home,
             online=self._settings.online,
             name=name,
@@ -188,9 +189,9 @@ class Platform:
 
     def undeploy(self, name: str) -> None:
         """Stop serving a name. Its log, its models and its aliases stay."""
+        _ = self.session
         from mlplat.serve._ray import undeploy
 
-        _ = self.session
         undeploy(self.home, name)
 
     def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
