@@ -154,10 +154,12 @@ def _rounded(values: list[float]) -> float:
 
 def _reduce(ufunc: np.ufunc, values: Floats, lo: Ints, hi: Ints) -> Floats:
     result = np.full(len(lo), np.nan)
-    some = hi > lo
-    if some.any():
-        # reduceat reduces from each index to the next: every second stretch is a window. The pad makes the last end
+    some = np.flatnonzero(hi > lo)
+    if len(some):
+        # reduceat reduces from each index to the next: every second stretch is a window. In order of their beginnings the
+        # others are short; in the order of the labels they would be half the table each. The pad makes the last end
         # legal, and + 0.0 makes one zero of two.
+        some = some[np.argsort(lo[some])]
         pairs = np.column_stack((lo[some], hi[some])).ravel()
         result[some] = ufunc.reduceat(np.append(values, 0.0), pairs)[::2] + 0.0
     return result
