@@ -30,6 +30,11 @@ class Rows:
     ids: Ints
     queries: Ints
 
+    @property
+    def known(self) -> Ints:
+        """When each row became known."""
+        return self.times if self.created is None else self.created
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:

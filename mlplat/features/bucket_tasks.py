@@ -138,7 +138,7 @@ class JoinBucket:
             self._warn_if_large(rows)
             yield rows, labels.filter(asked == number)
             if number < len(moments):
-                before = still_seen(view, rows, int(moments[number]))
+                before = still_seen(view, rows, int(moments[number]), known_us=self.known_us)
         shutil.rmtree(folder)
 
     def _warn_if_large(self, rows: pl.DataFrame) -> None:

@@ -137,16 +137,19 @@ def stretch_of(times_us: Ints, moments_us: Ints) -> Ints:
     return np.searchsorted(moments_us, times_us, side="right").astype(np.int64)
 
 
-def still_seen(view: View, rows: pl.DataFrame, from_us: int) -> pl.DataFrame:
-    """Of rows before `from_us`, those that a label at or after it may see.
+def still_seen(view: View, rows: pl.DataFrame, from_us: int, *, known_us: int | None) -> pl.DataFrame:
+    """Of rows before `from_us`, those that a label at or after it may see, where it sees what was known at its time, or at
+    `known_us`.
 
     Windows reach so far back. Of other rows, those of which no later one was known at the same time or before: knowing
     of that one, nobody reads the older.
     """
-    time = view.source.time
+    time, created = view.source.time, view.source.created
+    if known_us is not None:
+        # What no label may see does not stand in the way of what it may.
+        rows = rows.filter(pl.col(created or time).to_physical() <= known_us)
     if view.windows:
         return rows.filter(pl.col(time).to_physical() >= from_us - view.span_us)
-    created = view.source.created
     if created is None:
         return rows.filter(pl.col(time) == pl.col(time).max().over(view.keys))
     moments = rows.group_by(*view.keys, time).agg(pl.col(created).min().alias("_known")).sort(time)

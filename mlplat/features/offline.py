@@ -76,7 +76,7 @@ def _windows(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, know
         name: table[name].cast(pl.Float64).fill_null(np.nan).to_numpy() if table.height else np.empty(0)
         for name in view.value_columns()
     }
-    keep = None
+    keep = None if known_us is None else np.flatnonzero(rows.known <= known_us)
     if rows.created is not None:
         until = asof.superseded(rows)
         # The last version of each event that was known by then; without a bound, that ever was.
@@ -91,10 +91,10 @@ def _windows(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, know
 
 
 def _newest(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, known_us: int | None) -> list[pl.Series]:
-    if known_us is None or rows.created is None:
+    if known_us is None:
         history = asof.newest_first_known(rows)
     else:
-        history = asof.by_time(rows, np.flatnonzero(rows.created <= known_us))
+        history = asof.by_time(rows, np.flatnonzero(rows.known <= known_us))
     newest = np.maximum(history.position(rows.queries, at_us, inclusive=True) - 1, 0)
     if not len(history.order):
         return [pl.Series(f"{view.name}.{f.name}", [None] * len(at_us), dtype=POLARS_TYPES[f.dtype]) for f in view.rows]

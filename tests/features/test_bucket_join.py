@@ -136,11 +136,11 @@ def test_what_is_still_seen_is_enough_for_every_later_label(view: View) -> None:
         held, asked = tables(view, seed)
         cut = START_US + (seed + 4) * US_PER_S // 2
         before = held.filter(pl.col("sold_at").to_physical() < cut)
-        kept = still_seen(view, before, cut)
         later = pl.concat([asked, asked.with_columns(at=pl.lit(cut).cast(asked.schema["at"]))])
         later = later.filter(pl.col("at").to_physical() >= cut)
         for known_us in (None, cut - US_PER_S, cut, cut + 2 * US_PER_S):
             whole = offline.join(later, [view], time="at", rows_of=lambda _, b=before: b, known_us=known_us)
+            kept = still_seen(view, before, cut, known_us=known_us)
             assert offline.join(later, [view], time="at", rows_of=lambda _, k=kept: k, known_us=known_us).equals(whole)
         left_out += before.height - kept.height
     assert left_out > 0 or view.span_us > 30 * US_PER_S
@@ -152,7 +152,9 @@ def test_an_older_row_is_seen_on_unless_a_newer_one_was_known_as_early() -> None
         frame = pl.DataFrame(rows, schema=["sold_at", "known_at"], orient="row").with_columns(
             (pl.all() * US_PER_S).cast(pl.Datetime("us", "UTC")), shop=pl.lit("north")
         )
-        seen = still_seen(test_late.newest, frame, 100 * US_PER_S).select(pl.col("sold_at", "known_at").dt.epoch("s"))
+        seen = still_seen(test_late.newest, frame, 100 * US_PER_S, known_us=None).select(
+            pl.col("sold_at", "known_at").dt.epoch("s")
+        )
         return seen.rows()
 
     assert kept((1, 50), (2, 51)) == [(1, 50), (2, 51)]

@@ -88,12 +88,14 @@ def asked(rows: list[tuple[Any, Any, int]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
 
 
-def expected(view: View, events: list[Event], rows: list[tuple[Any, Any, int]]) -> dict[str, list[Any]]:
+def expected(
+    view: View, events: list[Event], rows: list[tuple[Any, Any, int]], known_us: int | None
+) -> dict[str, list[Any]]:
     made: dict[str, list[Any]] = {column: [] for column in view.ref.columns()}
     for shop, item, at in rows:
         for w in view.windows:
-            made[f"{view.name}.{w.name}"].append(window_value(w, events, (shop, item), at))
-        row = newest_row(events, (shop, item), at, view.ttl_us)
+            made[f"{view.name}.{w.name}"].append(window_value(w, events, (shop, item), at, known_us=known_us))
+        row = newest_row(events, (shop, item), at, view.ttl_us, known_us)
         for f in view.rows:
             age = None if row is None else float(at - row.time_us) / US_PER_S
             value = age if f.column is None else None if row is None else row.values[f.column]
@@ -106,10 +108,10 @@ def rows_of(view: View, events: list[Event]) -> pl.DataFrame:
     return frame.select("shop", "item", "sold_at", "_id", *(view.value_columns() or [f.name for f in stored(view)]))
 
 
-def check(view: View, events: list[Event], rows: list[tuple[Any, Any, int]]) -> None:
-    joined = join(asked(rows), [view], time="at", rows_of=lambda v: rows_of(v, events))
+def check(view: View, events: list[Event], rows: list[tuple[Any, Any, int]], known_us: int | None = None) -> None:
+    joined = join(asked(rows), [view], time="at", rows_of=lambda v: rows_of(v, events), known_us=known_us)
     assert joined.select("shop", "item", "at").equals(asked(rows))
-    wanted = expected(view, events, rows)
+    wanted = expected(view, events, rows, known_us)
     found = {column: joined[column].to_list() for column in view.ref.columns()}
     assert row_bytes(view.ref, found) == row_bytes(view.ref, wanted), (found, wanted)
 
@@ -125,6 +127,13 @@ def test_windows_are_the_events_from_t_minus_w_until_before_t(events: list[Event
 def test_the_newest_row_is_the_greatest_time_then_id_at_or_before_t(events: list[Event], rows: list[Any]) -> None:
     check(newest, events, rows)
     check(fresh, events, rows)
+
+
+@settings(max_examples=20, deadline=None)
+@given(histories(), queries, moments)
+def test_an_event_is_known_at_its_time(events: list[Event], rows: list[Any], known_us: int) -> None:
+    for view in (windows, newest, fresh):
+        check(view, events, rows, known_us)
 
 
 @settings(max_examples=20, deadline=None)
