@@ -91,10 +91,8 @@ def _windows(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, know
 
 
 def _newest(view: View, rows: asof.Rows, at_us: Ints, table: pl.DataFrame, known_us: int | None) -> list[pl.Series]:
-    if known_us is None:
-        history = asof.newest_first_known(rows)
-    else:
-        history = asof.by_time(rows, np.flatnonzero(rows.known <= known_us))
+    keep = None if known_us is None else np.flatnonzero(rows.known <= known_us)
+    history = asof.newest_first_known(rows) if keep is None else asof.by_time(rows, keep)
     newest = np.maximum(history.position(rows.queries, at_us, inclusive=True) - 1, 0)
     if not len(history.order):
         return [pl.Series(f"{view.name}.{f.name}", [None] * len(at_us), dtype=POLARS_TYPES[f.dtype]) for f in view.rows]
