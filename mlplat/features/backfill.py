@@ -26,7 +26,7 @@ INLINE_ROWS = 1_000
 """Up to so many rows are made in this process: starting actors would take longer."""
 CHUNK_BYTES = 32 * 2**20
 """The most of the source that an actor holds at a time, about."""
-CHUNKS_PER_ACTOR = 4
+CHUNKS_PER_ACTOR = 8
 """So many at least, so that no actor is idle for long while others work."""
 FEWEST_ROWS = 256
 COMMIT_BYTES = 32 * 2**20

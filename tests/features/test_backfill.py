@@ -196,7 +196,7 @@ def test_an_error_names_the_row_and_other_processes_get_it(tmp_path: Path, small
     ("pending", "row_bytes", "actors", "rows"),
     [
         (10, 100.0, 1, FEWEST_ROWS),
-        (8_000, 100.0, 2, 1_000),
+        (16_000, 100.0, 2, 1_000),
         (10**9, 100.0, 2, CHUNK_BYTES // 100),
         (10**9, 1e12, 2, 1),
     ],
