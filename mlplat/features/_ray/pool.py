@@ -98,7 +98,7 @@ def _numbers(first: int, end: int) -> Cut:
 def _stream(
     worker: type, packed: bytes, actors: tuple[int, int], given: Cut, stopped: Stopped
 ) -> Generator[pa.Table, None, None]:
-    """The actors' answers to what they are given, block by block, in their order; `_Halted` once `stopped()`. However it ends, its actors end.
+    """The actors' answers, block by block, in order; `_Halted` once `stopped()`. However it ends, its actors end.
 
     The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told. And the task can
     be killed whole, with an actor that hangs in the user's code.
