@@ -26,7 +26,7 @@ INLINE_ROWS = 1_000
 """Up to so many rows are made in this process: starting actors would take longer."""
 CHUNK_BYTES = 32 * 2**20
 """The most of the source that an actor holds at a time, about."""
-CHUNKS_PER_ACTOR = 4
+CHUNKS_PER_ACTOR = 8
 """So many at least, so that no actor is idle for long while others work."""
 FEWEST_ROWS = 256
 COMMIT_BYTES = 32 * 2**20
@@ -73,10 +73,10 @@ def check(watch: Watch) -> None:
         raise Stopped("the work was stopped; what it had done is kept, and the same call goes on from there")
 
 
-def chunk_rows(pending: int, row_bytes: float, actors: int) -> int:
-    """How many rows a chunk has: enough chunks to keep all actors at work, and none that is too large for one."""
+def chunk_rows(pending: int, most: int, actors: int) -> int:
+    """How many rows a chunk has: enough chunks to keep all actors at work, and none with more than `most`."""
     fair = math.ceil(pending / (CHUNKS_PER_ACTOR * actors))
-    return max(1, min(int(CHUNK_BYTES / row_bytes), max(fair, FEWEST_ROWS)))
+    return min(most, max(fair, FEWEST_ROWS))
 
 
 def place(table: TableVersion) -> Place:
@@ -114,7 +114,7 @@ class Backfill:
         pending = Pending.of(self.source, time, since=since, upto=upto)
         if not pending.rows:
             return
-        size = chunk_rows(pending.rows, pending.row_bytes(), self.view.actors[1])
+        size = chunk_rows(pending.rows, pending.rows_in(CHUNK_BYTES), self.view.actors[1])
         few = pending.rows <= INLINE_ROWS
         chunks = pending.chunks(INLINE_ROWS if few else size)
         reader = ChunkReader(table=self.source, time=time, chunks=tuple(chunks))

@@ -75,10 +75,12 @@ class Pending:
     def rows(self) -> int:
         return sum(self.counts.values())
 
-    def row_bytes(self) -> float:
-        """The size of a row in memory, from the first of them; 1 if there are none."""
+    def rows_in(self, size: int) -> int:
+        """How many of the rows are about `size` bytes in memory, by the first of them. A few are not looked at."""
+        if self.rows <= _SHOWN:
+            return _SHOWN
         first = next(self.table.scan(where=_behind(self.time, self.since)), pl.DataFrame()).head(_SHOWN)
-        return max(1.0, first.estimated_size() / first.height) if first.height else 1.0
+        return max(1, size * first.height // max(1, int(first.estimated_size())))
 
     def chunks(self, rows: int) -> list[Chunk]:
         """Of about `rows` rows at most. Rows with one batch, time and id are never torn apart."""

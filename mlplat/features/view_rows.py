@@ -110,7 +110,7 @@ class ViewRows:
             self._materialize(view, watch)
         table = self.source_table(view.source) if view.code is None else self.view_table(view)
         pending = Pending.of(table, view.source.time, since=Place(done=after_batch), upto=table.version())
-        chunks = tuple(pending.chunks(max(1, int(ONLINE_CHUNK_BYTES / pending.row_bytes()))))
+        chunks = tuple(pending.chunks(pending.rows_in(ONLINE_CHUNK_BYTES)))
         columns = None if view.code is not None else tuple(_columns(view))
         reader = ChunkReader(table=table, time=view.source.time, chunks=chunks, columns=columns)
         watch.begin("online", done=0, total=pending.rows)

@@ -73,4 +73,12 @@ def test_the_files_do_not_matter(table: EventTable, tmp_path: Path) -> None:
 
 def test_a_table_that_is_not_there_has_no_chunks(tmp_path: Path) -> None:
     pending = Pending.of(EventTable(tmp_path / "none"), "at", since=Place(), upto=9)
-    assert (pending.rows, pending.chunks(10), pending.row_bytes()) == (0, [], 1.0)
+    assert (pending.rows, pending.chunks(10)) == (0, [])
+
+
+def test_how_many_rows_fit_is_told_by_the_first_of_them(tmp_path: Path) -> None:
+    made = EventTable(tmp_path / "t")
+    made.append(pl.DataFrame({"at": [after(0)] * 5_000, "_id": range(5_000)}), app="test", number=1)
+    pending = Pending.of(made, "at", since=Place(), upto=9)
+    assert pending.rows_in(24_000) == 1_000  # 8 bytes of each column, and of the batch
+    assert pending.rows_in(1) == 1

@@ -1,4 +1,4 @@
-"""A maker's errors name the row, its calls are bounded in size and time, and pushes move to actors when they are slow."""
+"""A maker's errors name the row, and its calls are bounded in size and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from mlplat import features as F
 from mlplat.errors import UserCodeError
 from mlplat.features.maker import CALL_ROWS, Maker
-from mlplat.features.placement import FEWEST_CALLS, SLOW_S, Placement
 from tests.features.support import after
 
 source = F.source("sales", key="shop", time="at")
@@ -81,23 +80,3 @@ def test_a_call_that_hangs_is_an_error_with_the_view_and_the_rows() -> None:
             Maker(waiting, timeout_s=0.05).make(rows(5))
     finally:
         NEVER.set()
-
-
-def test_auto_goes_to_the_actors_for_good_once_calls_are_slow() -> None:
-    placement = Placement(picky)
-    for _ in range(FEWEST_CALLS - 1):
-        placement.took(9.0)
-    assert placement.decide() == "inline"
-    placement.took(SLOW_S)
-    assert placement.decide() == "actors"
-    for _ in range(99):
-        placement.took(0.0)
-    assert placement.decide() == "actors"
-
-
-def test_one_slow_call_is_no_reason_to_move_and_a_view_may_say_where() -> None:
-    placement = Placement(picky)
-    for seconds in [9.0] + [0.001] * 20:
-        placement.took(seconds)
-    assert placement.decide() == "inline"
-    assert Placement(F.view(source, online="actors")(picky.transform)).decide() == "actors"  # type: ignore[arg-type]

@@ -22,6 +22,8 @@ from mlplat.features.tables import BATCH, ID
 
 BLOCKS_PER_ACTOR, FEWEST_ROWS, MOST_ROWS = 4, 256, 65_536
 """How rows in memory are cut: so that every actor has work, and none has much more than the others."""
+Cut = tuple[pa.Table, int]
+"""What is given to the actors, and how many rows of it are a block."""
 POLL_S = 0.5
 DEATHS = 2
 """So many runs in a row that end with a dead worker before they made anything are no accident."""
@@ -75,9 +77,10 @@ def transform_on_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
     table = to_arrow(rows)
     fair = -(-table.num_rows // (BLOCKS_PER_ACTOR * view.actors[1]))
     size = min(max(fair, FEWEST_ROWS), MOST_ROWS)
-    blocks = [table.slice(i, size) for i in range(0, table.num_rows, size)]
     try:
-        made = [frame_of(t) for t in _stream(RowsWorker, _packed(view, None), view.actors, blocks, lambda: False)]
+        made = [
+            frame_of(t) for t in _stream(RowsWorker, _packed(view, None), view.actors, (table, size), lambda: False)
+        ]
     except ray.exceptions.RayError as error:
         raise _died(view, rows, error) from error
     return pl.concat(made)
@@ -88,14 +91,14 @@ def _packed(view: View, reader: ChunkReader | None) -> bytes:
     return packed
 
 
-def _numbers(first: int, end: int) -> list[pa.Table]:
-    return [pa.table({CHUNK: pa.array([number], pa.int32())}) for number in range(first, end)]
+def _numbers(first: int, end: int) -> Cut:
+    return pa.table({CHUNK: pa.array(range(first, end), pa.int32())}), 1
 
 
 def _stream(
-    worker: type, packed: bytes, actors: tuple[int, int], blocks: list[pa.Table], stopped: Stopped
+    worker: type, packed: bytes, actors: tuple[int, int], given: Cut, stopped: Stopped
 ) -> Generator[pa.Table, None, None]:
-    """The actors' answers to the blocks, in their order; `_Halted` once `stopped()`. However it ends, its actors end.
+    """The actors' answers, block by block, in order; `_Halted` once `stopped()`. However it ends, its actors end.
 
     The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told. And the task can
     be killed whole, with an actor that hangs in the user's code.
@@ -103,7 +106,7 @@ def _stream(
     answers = (
         ray.remote(num_cpus=0, max_retries=0)(_pipeline)
         .options(num_returns="streaming")
-        .remote(worker, packed, actors, blocks)
+        .remote(worker, packed, actors, given)
     )
     ended = False
     try:
@@ -125,12 +128,12 @@ def _stream(
             ray.cancel(answers, force=True)
 
 
-def _pipeline(
-    worker: type, packed: bytes, actors: tuple[int, int], blocks: list[pa.Table]
-) -> Generator[pa.Table, None, None]:
+def _pipeline(worker: type, packed: bytes, actors: tuple[int, int], given: Cut) -> Generator[pa.Table, None, None]:
     """No runtime environment for the actors: with one no waiting worker process fits, and new ones take 4 s to start."""
     import ray.data
 
+    table, size = given
+    blocks = [table.slice(i, size) for i in range(0, table.num_rows, size)]
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
