@@ -18,6 +18,8 @@ import pyarrow.fs as pafs
 from mlplat.config import environment, missing_credential
 from mlplat.errors import InvalidInput
 
+# Pre-buffering would keep all of a file in memory until its end.
+_PIECES = ds.ParquetFileFormat(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20)
 _PARQUET, _CSV = (".parquet", ".pq"), (".csv",)
 
 
@@ -124,7 +126,7 @@ def _parquet(found: _Files, rows: int) -> Iterator[pl.DataFrame]:
 def _dataset(found: _Files, schema: pa.Schema | None) -> ds.Dataset:
     partitioning = None if found.base is None else "hive"
     paths = list(found.paths)
-    return ds.dataset(paths, schema, format="parquet", filesystem=found.system, partitioning=partitioning)
+    return ds.dataset(paths, schema, format=_PIECES, filesystem=found.system, partitioning=partitioning)
 
 
 def _csv(found: _Files, rows: int) -> Iterator[pl.DataFrame]:

@@ -76,17 +76,20 @@ class Staged:
         assert self._first is not None
         return arrow_schema(self._first)
 
-    def frames(self) -> Iterator[pl.DataFrame]:
+    def frames(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """The pieces in order; with `columns`, nothing else is read."""
         assert self._first is not None
-        yield self._first
+        yield self._first if columns is None else self._first.select(columns)
         if self._writer is not None:
             self._writer.close()
             self._file.flush()
-            reader = pa.ipc.open_file(pa.PythonFile(self._file, "r"))
+            wanted = None if columns is None else [self.arrow_schema.get_field_index(name) for name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=wanted)
+            reader = pa.ipc.open_file(pa.PythonFile(self._file, "r"), options=options)
             for at in range(reader.num_record_batches):
                 frame = pl.from_arrow(reader.get_batch(at))
                 assert isinstance(frame, pl.DataFrame)
-                yield frame
+                yield frame if columns is None else frame.select(columns)
 
     def fresh(self, table: TableVersion, identity: Sequence[str]) -> tuple[pl.Series, int]:
         """Per row, whether it is the first of its `identity` and the table has it not; and how many are.
@@ -107,8 +110,8 @@ class Staged:
 
     def _identities(self, identity: Sequence[str], bucket: int, buckets: int) -> pl.DataFrame:
         first, parts = 0, []
-        for frame in self.frames():
-            part = frame.select(identity).with_row_index("_row", offset=first)
+        for frame in self.frames(identity):
+            part = frame.with_row_index("_row", offset=first)
             parts.append(part if buckets == 1 else part.filter(pl.col(ID) % buckets == bucket))
             first += frame.height
         return pl.concat(parts)

@@ -175,7 +175,8 @@ class TableVersion:
             write_deltalake(
                 self.at if self.delta is None else self.delta,
                 pa.RecordBatchReader.from_batches(schema, batches),
-                mode="append",
+                # "append" would follow a table that another writer has just made.
+                mode="error" if self.delta is None else "append",
                 schema_mode=None if known is None or set(schema.names) <= known else "merge",
                 storage_options=dict(self.options) or None,
                 commit_properties=CommitProperties(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pytest
 
+from mlplat.errors import Conflict
+from mlplat.features.table_version import TableVersion, arrow_schema
 from mlplat.features.tables import EventTable
 from tests.features.support import after
 
@@ -40,6 +44,37 @@ def test_an_event_is_new_if_its_time_and_id_are(tmp_path: Path) -> None:
     given = pl.concat([rows(2, 3), moved, rows(3).with_columns(price=pl.lit(0.0))])
     fresh = table.now().new_rows(given, ["at", "_id"])
     assert fresh["price"].to_list() == [3.0, 1.0]
+
+
+def test_of_two_that_make_a_table_the_second_reads_again(tmp_path: Path) -> None:
+    table = EventTable(tmp_path / "sales")
+    nothing = table.now()
+    table.append(rows(1), app="a", number=1)
+    with pytest.raises(Conflict, match="table 'sales': another writer was first"):
+        nothing.commit(arrow_schema(rows(2)), [rows(2)], ids={})
+    asked: list[int] = []
+
+    def fresh(now: TableVersion) -> tuple[pa.Schema, list[pl.DataFrame]]:
+        asked.append(now.version())
+        if len(asked) == 1:
+            table.append(rows(2), app="b", number=1)
+        return arrow_schema(rows(3)), [rows(3)]
+
+    assert table.add(fresh, app="c", number=1) == 2
+    assert asked == [0, 1]
+    assert table.read().select("_id", "_batch").sort("_id").rows() == [(1, 0), (2, 1), (3, 2)]
+    assert table.add(fresh, app="c", number=1) == 2
+
+
+def test_a_writer_who_is_never_first_is_told(tmp_path: Path) -> None:
+    table = EventTable(tmp_path / "sales")
+
+    def fresh(now: TableVersion) -> tuple[pa.Schema, list[pl.DataFrame]]:
+        table.append(rows(now.version()), app="other", number=now.version() + 2)
+        return arrow_schema(rows(0)), [rows(0)]
+
+    with pytest.raises(Conflict, match="other writers were first 20 times: ingest the batch again"):
+        table.add(fresh)
 
 
 def test_half_a_write_is_no_write(tmp_path: Path) -> None:
