@@ -11,7 +11,7 @@ import json, sys, time
 began = time.perf_counter()
 import mlplat
 took = time.perf_counter() - began
-print(json.dumps([took, [m for m in ("ray", "torch", "mlflow", "polars", "numpy") if m in sys.modules]]))
+print(json.dumps([took, [m for m in ("ray", "torch", "mlflow", "polars", "numpy", "redis") if m in sys.modules]]))
 """
 
 
@@ -29,7 +29,7 @@ def test_importing_the_root_is_fast_and_loads_neither_ray_nor_torch() -> None:
 
 def test_defining_features_loads_neither_ray_nor_torch_nor_mlflow() -> None:
     _, loaded = fresh(CODE.replace("import mlplat\n", "from mlplat import features\n"))
-    assert not {"ray", "torch", "mlflow"} & set(loaded)
+    assert not {"ray", "torch", "mlflow", "redis"} & set(loaded)
 
 
 def test_connecting_loads_neither_ray_nor_torch(tmp_path: object) -> None:

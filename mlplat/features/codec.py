@@ -13,13 +13,14 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mlplat.errors import Corrupt, InvalidInput
 from mlplat.model.signature import DType
 
 NUMBERS: Mapping[DType, str] = {"float64": "d", "int64": "q", "bool": "q", "timestamp": "q"}
 WORD_BITS = 64
-# Characters of a single text key that never make a key too long, and bytes of an entity (LMDB keys end at 511).
-_SHORT = 100
+# Bytes of an entity that is not hashed (LMDB keys end at 511).
 _LONGEST = 420
 # Half of a surrogate pair is no text, and no entity: it has a key at which nothing is.
 _LONE = "surrogatepass"
@@ -48,17 +49,23 @@ def entity_keys(prefix: bytes, columns: Sequence[Sequence[Any]]) -> list[bytes]:
     if len(columns) != 1:
         return [prefix + _entity(entity) for entity in zip(*columns, strict=True)]
     (column,) = columns
-    kinds = set(map(type, column))
-    if kinds == {int}:
-        number = prefix + b"i%d"
-        return [number % value for value in column]
-    if kinds == {str} and max(map(len, column)) <= _SHORT:
-        # Joined, encoded once and taken apart: much faster than each by itself.
-        text = prefix.decode() + "s"
+    return _text_keys(prefix, column) or _number_keys(prefix, column) or [prefix + _entity((v,)) for v in column]
+
+
+def _text_keys(prefix: bytes, column: Sequence[Any]) -> list[bytes]:
+    """None, unless all are short texts: joined, encoded once and taken apart, which is much faster than one by one."""
+    text = prefix.decode() + "s"
+    try:
         keys = (text + f"\0{text}".join(column)).encode(errors=_LONE).split(b"\0")
-        if len(keys) == len(column):
-            return keys
-    return [prefix + _entity((value,)) for value in column]
+    except TypeError:
+        return []
+    return keys if len(keys) == len(column) and max(map(len, keys)) <= len(prefix) + _LONGEST else []
+
+
+def _number_keys(prefix: bytes, column: Sequence[Any]) -> list[bytes]:
+    """None, unless all are integers."""
+    number = prefix + b"i%d"
+    return [number % value for value in column] if set(map(type, column)) == {int} else []
 
 
 def _entity(values: Sequence[Any]) -> bytes:
@@ -78,6 +85,8 @@ def _piece(value: Any) -> bytes:
         return b"b%d" % value
     if value is None:
         return b"n"
+    if isinstance(value, np.generic):
+        return _piece(value.item())
     raise InvalidInput(f"key {value!r} is {type(value).__name__}, and a key is text, an integer, or true or false")
 
 

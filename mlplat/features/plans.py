@@ -14,7 +14,7 @@ from mlplat.clock import US_PER_S
 from mlplat.errors import InvalidInput
 from mlplat.features import windows
 from mlplat.features.block import EXPIRED, MISSING, OK, Block, Codes, Floats, Ints, Layout, Mask
-from mlplat.features.codec import WORD_BITS, bad_row, decode_head, encode_head, view_prefix
+from mlplat.features.codec import bad_row, decode_head, encode_head, view_prefix
 from mlplat.features.definitions import AT, Derived, View
 from mlplat.features.events import Events
 from mlplat.features.online import Status
@@ -44,7 +44,8 @@ class RowPlan:
         # The word of a blob in which each feature is; a text is in none, and an age is the time's until it is computed.
         places = {slot: self._width + i for i, slot in enumerate(self._codec.numbers)}
         self._words = np.array([0 if slot is None else places.get(slot, 0) for slot in self._slots], dtype=np.int64)
-        self._bits = np.array([len(order) if slot is None else slot for slot in self._slots], dtype=np.int64)
+        # The bit of its null mask; an age has none, and is never null where there is a row.
+        self._bits = np.array([-1 if slot is None else slot for slot in self._slots], dtype=np.int64)
         self._ages = [i for i, slot in enumerate(self._slots) if slot is None]
         self._plain = not self._ages and not self._codec.texts
 
@@ -63,54 +64,58 @@ class RowPlan:
 
     def block(self, blobs: Blobs, at_us: Ints) -> Block:
         """Of all entities at once. `at_us` is one moment, or one for each."""
-        whole = [self._absent if blob is None else blob for blob in blobs] if None in blobs else blobs
-        words = self._matrix(whole)
-        times = words[:, 0]
-        codes = self._codes(times, words[:, 1] if self._width == 3 else times, at_us)
+        words = self._matrix(blobs)
+        codes = self._codes(words, at_us)
         numbers = words[:, self._width : self._width + len(self._slots)] if self._plain else words[:, self._words]
         for i in self._ages:
-            numbers.view(np.float64)[:, i] = (at_us - times) / US_PER_S
+            numbers.view(np.float64)[:, i] = (at_us - words[:, 0]) / US_PER_S
         return Block(
             layout=self.layout,
             codes=codes,
             numbers=numbers,
             null=self._nulls(words, codes),
-            texts=self._texts(whole, codes) if self._codec.texts else {},
+            texts=self._texts(blobs, codes) if self._codec.texts else {},
         )
 
     def _matrix(self, blobs: Blobs) -> Ints:
+        """The heads, numbers and masks, one row for each blob; of none, those of nothing."""
         size = self._body + self._codec.fixed_bytes
-        parts = [blob[:size] for blob in blobs if blob is not None] if self._codec.texts else blobs
-        joined = b"".join(parts)  # type: ignore[arg-type]  # None is not among them
-        if len(joined) != size * len(blobs):
-            raise bad_row(next(blob for blob in parts if blob is not None and len(blob) != size))
-        return np.frombuffer(joined, dtype=np.int64).reshape(len(blobs), size // 8)
+        whole: Any = blobs  # bytes, unless joining finds a None
+        try:
+            joined = b"".join(whole)
+        except TypeError:
+            whole = [self._absent if blob is None else blob for blob in blobs]
+            joined = b"".join(whole)
+        if self._codec.texts:
+            joined = b"".join(blob[:size] for blob in whole)
+        if len(joined) != size * len(whole):
+            raise bad_row(
+                next(blob for blob in whole if len(blob) < size or (not self._codec.texts and len(blob) > size))
+            )
+        return np.frombuffer(joined, dtype=np.int64).reshape(len(whole), size // 8)
 
-    def _codes(self, times: Ints, created: Ints, at_us: Ints) -> Codes:
-        codes = np.maximum(times, created) > at_us if created is not times else times > at_us
-        missing = codes.astype(np.uint8) * np.uint8(MISSING)
-        if self._ttl_us is None:
-            return missing
-        return np.where(missing == OK, (at_us - times > self._ttl_us) * np.uint8(EXPIRED), missing)
+    def _codes(self, words: Ints, at_us: Ints) -> Codes:
+        unknown = (words[:, : self._width - 1] > at_us[..., None]).any(axis=1)
+        codes: Codes = np.multiply(unknown, MISSING, dtype=np.uint8)
+        if self._ttl_us is not None:
+            codes[~unknown & (at_us - words[:, 0] > self._ttl_us)] = EXPIRED
+        return codes
 
     def _nulls(self, words: Ints, codes: Codes) -> Mask | None:
         masks = words[:, words.shape[1] - self._codec.words :]
-        absent = codes != OK
         null: Mask | None = None
         if masks.any():
-            raw = np.ascontiguousarray(masks).view(np.uint8)
-            bits = np.unpackbits(raw, axis=1, bitorder="little").astype(bool)
-            null = np.pad(bits, ((0, 0), (0, 1)))[:, np.minimum(self._bits, WORD_BITS * self._codec.words)]
-        if absent.any():
+            bits = np.unpackbits(np.ascontiguousarray(masks).view(np.uint8), axis=1, bitorder="little").astype(bool)
+            null = np.pad(bits, ((0, 0), (0, 1)))[:, self._bits]
+        if codes.any():
             null = np.zeros((len(codes), len(self._slots)), dtype=bool) if null is None else null
-            null[absent] = True
+            null[codes != OK] = True
         return null
 
     def _texts(self, blobs: Blobs, codes: Codes) -> dict[int, list[str | None]]:
         found: dict[int, list[str | None]] = {slot: [] for slot in self._codec.texts}
         for blob, code in zip(blobs, codes.tolist(), strict=True):
-            assert blob is not None
-            row = self._codec.decode(blob, self._body) if code == OK else None
+            row = None if blob is None or code != OK else self._codec.decode(blob, self._body)
             for slot, values in found.items():
                 values.append(None if row is None else row[slot])
         return {self._slots.index(slot): values for slot, values in found.items()}
@@ -151,7 +156,8 @@ class WindowPlan:
         points = np.column_stack([*begins, moments + self._end])
         held = [self._events(blob, at) for blob, at in zip(blobs, moments.tolist(), strict=True)]
         starts = np.cumsum([0, *(len(events.times) for events in held[:-1])])
-        places = np.array([e.times.searchsorted(p) for e, p in zip(held, points, strict=True)]).reshape(points.shape)
+        found = [events.times.searchsorted(moment) for events, moment in zip(held, points, strict=True)]
+        places = np.array(found, dtype=np.int64).reshape(points.shape)
         places += starts[: len(held), None]
         bounds = {length: (places[:, i], places[:, -1]) for i, length in enumerate(self._lengths)}
         values = {

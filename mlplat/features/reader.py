@@ -138,7 +138,4 @@ def entities_of(refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]]) -
 def _listed(key: str, values: Any) -> list[Any]:
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise InvalidInput(f"key {key!r}: give a list of entities, as in {{{key!r}: [{values!r}]}}")
-    found: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if any(issubclass(kind, np.generic) for kind in set(map(type, found))):
-        found = [value.item() if isinstance(value, np.generic) else value for value in found]
-    return found
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
