@@ -9,10 +9,10 @@ demo: .venv
 	$(RUN)python -m examples.flights
 
 test: check
-	$(RUN)pytest -q -m ray
+	$(RUN)pytest -q -n 2 --dist worksteal -m 'process and not ray' && $(RUN)pytest -q -m ray
 
 check: .venv
-	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal -m 'not ray'
+	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal -m 'not ray and not process'
 
 ray: .venv
 	$(RUN)pytest -q -m ray

@@ -55,11 +55,16 @@ class RedisServer:
         raise AssertionError(f"redis-server ended: {''.join(seen)}")
 
 
-@contextmanager
-def serving(folder: Path, *, cluster: bool = False) -> Iterator[RedisServer]:
+def require() -> None:
+    """Skip where there is no server; in CI fail."""
     if shutil.which("redis-server") is None:
         message = "redis-server is not here: apt-get install redis-server"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+
+
+@contextmanager
+def serving(folder: Path, *, cluster: bool = False) -> Iterator[RedisServer]:
+    require()
     server = RedisServer(folder, cluster=cluster)
     try:
         yield server

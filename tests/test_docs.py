@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import redis_server
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGES = sorted(path for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if BLOCK.search(path.read_text()))
@@ -36,6 +38,8 @@ def stop_serving() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_code_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if "redis-server" in page.read_text():
+        redis_server.require()
     try:
         run_page(page, monkeypatch, tmp_path)
     finally:  # pages serve, and the shared cluster serves one home at a time

@@ -103,6 +103,7 @@ def main(home: Path) -> None:
 
         parity = platform.parity("fraud")
         print(f"{parity.rows} predictions asked again in batch: {parity.differing} had other features online")
+        platform.undeploy("fraud")
 
 
 def paid(count: int) -> pl.DataFrame:

@@ -71,6 +71,7 @@ def stepping(tmp_path: Path, small: None) -> Generator[tuple[FeatureStore, Stepp
         operation.wait(timeout_s=30)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kill_at", [2, 20, 38])
 def test_a_backfill_that_is_killed_goes_on_with_every_row_once(tmp_path: Path, kill_at: int) -> None:
     store = open_store(tmp_path)

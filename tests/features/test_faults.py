@@ -14,6 +14,8 @@ from mlplat.features.tables import EventTable
 from tests.features.shop import BATCH, recent, sale, sales
 from tests.features.support import after, open_store
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 

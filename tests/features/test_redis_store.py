@@ -106,6 +106,7 @@ def test_another_online_store_is_made_of_the_tables_and_the_log(redis_server: Re
     again.close()
 
 
+@pytest.mark.process
 def test_a_server_that_lost_its_data_gets_it_back(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         store = on_redis(tmp_path / "home", server.url)

@@ -29,6 +29,7 @@ store.close()
 """
 
 
+@pytest.mark.process
 def test_two_processes_make_and_share_one_new_database_in_silence(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _OPEN_AND_WRITE, str(tmp_path)]
     processes = [
