@@ -125,7 +125,7 @@ def report(name: str, rows: Sequence[Row], args: Namespace) -> None:
     chosen = [row for row in rows if args.only in (None, row.key)]
     table = Table(title=f"benchmarks.{name}{' --quick' if args.quick else ''}")
     for column in ("key", "measure", "ours", "reference", "ratio", "bound", "holds"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "key")
     for row in chosen:
         table.add_row(
             row.key,

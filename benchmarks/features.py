@@ -130,9 +130,9 @@ KEYS = tuple(measure.key for measure in MEASURES)
 
 def main() -> None:
     args = arguments("features", KEYS)
-    done = measured([m for m in MEASURES if args.only in (None, m.key)], quick=args.quick)
-    report("features", done.rows, args)
-    sys.exit(1 if done.broken else 0)
+    rows, broken = measured([m for m in MEASURES if args.only in (None, m.key)], quick=args.quick)
+    report("features", rows, args)
+    sys.exit(1 if broken else 0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import features, flights
-from benchmarks._features.figures import Figures, Measure, PeerAbsent, Scene, measured
+from benchmarks._features.figures import Figures, Measure, PeerAbsent, Scene, row_of
 from benchmarks._form import against_bound, against_peer, alternately
 
 ROOT = Path(__file__).parents[1]
@@ -57,32 +57,27 @@ def test_calls_take_turns_and_the_first_round_is_not_counted() -> None:
     assert taken == [[3, 4, 7], [2, 5, 6]]
 
 
-def test_a_row_whose_peer_is_absent_and_one_that_breaks_leave_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    def absent(scene: Scene) -> Figures:
-        raise PeerAbsent("not installed")
+@pytest.mark.parametrize(
+    ("figures", "said", "holds", "broke"),
+    [
+        (Figures(ours=1.0, reference=2.0), "m", True, False),
+        (Figures(ours=1.0, reference=2.0, wrong="3 rows differ"), "m; 3 rows differ", False, False),
+        (PeerAbsent("not installed"), "m; not installed", False, False),
+        (ValueError("nothing there"), "m; broke: ValueError: nothing there", False, True),
+    ],
+)
+def test_a_row_without_a_right_answer_says_why(
+    figures: Figures | Exception, said: str, holds: bool, broke: bool
+) -> None:
+    def run(scene: Scene) -> Figures:
+        if isinstance(figures, Exception):
+            raise figures
+        return figures
 
-    def broken(scene: Scene) -> Figures:
-        raise ValueError("nothing there")
-
-    def right(scene: Scene) -> Figures:
-        return Figures(ours=1.0, reference=2.0)
-
-    def wrong(scene: Scene) -> Figures:
-        return Figures(ours=1.0, reference=2.0, wrong="3 rows differ")
-
-    runs = {"absent": absent, "broken": broken, "right": right, "wrong": wrong}
-    done = measured(
-        [Measure(key=k, measure="m", unit="s", reference_name="p", bound=1.0, run=run) for k, run in runs.items()],
-        quick=True,
-    )
-    assert [(row.measure, row.holds) for row in done.rows] == [
-        ("m; not installed", False),
-        ("m; broke: ValueError: nothing there", False),
-        ("m", True),
-        ("m; 3 rows differ", False),
-    ]
-    assert done.broken
-    assert "in broken" in capsys.readouterr().out
+    measure = Measure(key="k", measure="m", unit="s", reference_name="peer", bound=1.0, run=run)
+    row, has_broken, notes = row_of(measure, quick=True)
+    assert (row.measure, row.holds, has_broken) == (said, holds, broke)
+    assert [note.splitlines()[-1] for note in notes] == (["ValueError: nothing there"] if broke else [])
 
 
 KEYS = """join_small join_large join_feast_duckdb join_feast_default join_five_views join_out_of_core pool_scaling pool_ray_data

@@ -34,10 +34,12 @@ class Peer:
         folder = scene.folder / "feast"
         folder.mkdir()
         log = folder / "log"
+        store = online or {"type": "sqlite", "path": str(folder / "online.db")}
+        settings = json.dumps({"folder": str(folder), "offline": offline, "online": store})
         with (
             log.open("w") as err,
             subprocess.Popen(
-                [python, HERE / "feast_worker.py"],
+                [python, HERE / "feast_worker.py", settings],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=err,
@@ -45,11 +47,8 @@ class Peer:
                 env={"FEAST_USAGE": "False", "PATH": ""},
             ) as process,
         ):
-            peer = cls(process, log)
-            store = online or {"type": "sqlite", "path": str(folder / "online.db")}
             try:
-                peer.ask("open", folder=str(folder), offline=offline, online=store)
-                yield peer
+                yield cls(process, log)
             finally:
                 process.kill()
 

@@ -76,16 +76,13 @@ class Worker:
 
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
-    worker = None
+    settings = json.loads(sys.argv[1])
+    worker = Worker(Path(settings["folder"]), settings["offline"], settings["online"])
     for line in sys.stdin:
         asked = json.loads(line)
-        call = asked.pop("call")
+        call = getattr(worker, asked.pop("call"))
         try:
-            if worker is None:
-                worker, result = Worker(Path(asked["folder"]), asked["offline"], asked["online"]), None
-            else:
-                result = getattr(worker, call)(**asked)
-            answer = {"result": result}
+            answer = {"result": call(**asked)}
         except Exception:  # noqa: BLE001 - it is told to who asked
             answer = {"error": traceback.format_exc()}
         print(json.dumps(answer), file=answers, flush=True)

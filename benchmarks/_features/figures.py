@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -73,47 +74,33 @@ class Measure:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Measured:
-    """The rows so far, and whether one of them broke rather than missed its bound."""
-
-    rows: list[Row] = field(default_factory=list)
-    broken: bool = False
-
-
-def measured(measures: Sequence[Measure], *, quick: bool) -> Measured:
-    """Every row in order. What breaks is told with its trace, and the rows behind it are measured all the same."""
-    done = Measured()
-    with _progress(len(measures)) as (advance, say):
-        for measure in measures:
-            advance(measure.key)
-            with TemporaryDirectory(prefix="mlplat-bench-") as folder:
-                scene = Scene(quick=quick, folder=Path(folder), say=say)
-                try:
-                    found = measure.run(scene)
-                    done.rows.append(measure.row(found, found.wrong))
-                    if found.note:
-                        say(f"{measure.key}: {found.note}")
-                except PeerAbsent as reason:
-                    done.rows.append(measure.row(None, str(reason)))
-                except Exception as error:  # noqa: BLE001 - one row must not take the others with it
-                    say(traceback.format_exc())
-                    done.rows.append(measure.row(None, f"broke: {type(error).__name__}: {error}"))
-                    done.broken = True
-    return done
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[str], None]]]:
+def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool]:
+    """Every row in order, each in a process of its own, and whether one of them broke rather than missed its bound."""
+    rows: list[Row] = []
+    broken = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("", total=total)
-        begun = 0
+        task = progress.add_task("", total=len(measures))
+        for measure in measures:
+            progress.update(task, description=measure.key)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                row, broke, notes = process.submit(row_of, measure, quick=quick).result()
+            rows.append(row)
+            broken |= broke
+            for note in notes:
+                progress.console.print(f"{measure.key}: {note}", markup=False, highlight=False)
+            progress.advance(task)
+    return rows, broken
 
-        def advance(key: str) -> None:
-            nonlocal begun
-            progress.update(task, description=key, completed=begun)
-            begun += 1
 
-        yield advance, progress.console.print
-        progress.update(task, description="done", completed=total)
+def row_of(measure: Measure, *, quick: bool) -> tuple[Row, bool, list[str]]:
+    """The row, whether it broke, and what to tell of it. What breaks does not take the other rows with it."""
+    notes: list[str] = []
+    with TemporaryDirectory(prefix="mlplat-bench-") as folder:
+        try:
+            found = measure.run(Scene(quick=quick, folder=Path(folder), say=notes.append))
+        except PeerAbsent as reason:
+            return measure.row(None, str(reason)), False, notes
+        except Exception as error:  # noqa: BLE001 - it is told, and the run fails at its end
+            return measure.row(None, f"broke: {type(error).__name__}: {error}"), True, [*notes, traceback.format_exc()]
+    return measure.row(found, found.wrong), False, [*notes, *([found.note] if found.note else [])]

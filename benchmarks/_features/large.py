@@ -136,6 +136,7 @@ def _unlike_in_memory(scene: Scene, table: Table, asked: pl.DataFrame, found: pl
 
 def _backfilled(platform: mlplat.Platform, view: View) -> bool:
     """Whether an actor was killed while it was in its middle."""
+    _ = platform.session  # its start is no part of this
     operation = platform.features.backfill(view)
     killed = False
     while not (status := operation.wait(0.05)).ended:

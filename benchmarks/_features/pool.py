@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,7 @@ def _by_hand(rows: pl.DataFrame, path: Path) -> None:
     import ray
     import ray.data
 
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     size = -(-table.num_rows // BLOCKS)
     made = ray.data.from_arrow([table.slice(at, size) for at in range(0, table.num_rows, size)]).map_batches(
