@@ -128,6 +128,18 @@ class Catalogue:
         if users := self.users(name, version=version):
             raise Refused(f"version {version} of view {name!r} is in use and stays: {users}")
 
+    def training_sets(self) -> list[tuple[str, str]]:
+        """Name and snapshot of each."""
+        return [(raw["name"], raw["snapshot"]) for raw in self._pins()]
+
+    def refuse_if_trained(self, name: str, snapshot: str) -> None:
+        """Raises `Refused` with the models that were made of a training set."""
+        made = [f"{m.name} v{m.version}" for m in self._models() if (m.name, m.snapshot) == (name, snapshot)]
+        if made:
+            raise Refused(
+                f"training set {name}@{snapshot} stays: {', '.join(made)} was made of it, and could not be again"
+            )
+
     def lineage(self, name: str, version: str | None = None) -> dict[str, Any]:
         """What a view is made of, down to the sources: `{"view", "version", "kind", "from": [...]}`, `{"source", ...}` at the
         ends."""

@@ -242,6 +242,16 @@ class FeatureStore:
             seed=seed,
         )
 
+    def training_sets(self) -> list[TrainingSet]:
+        """Those that are stored here, by name."""
+        return [TrainingSet.load(self._home, name, snapshot) for name, snapshot in self._catalogue.training_sets()]
+
+    def delete_training_set(self, data: TrainingSet) -> None:
+        """Delete it, so that the versions it pins can be retired. Refused while a model is made of it."""
+        TrainingSet.load(self._home, data.name, data.snapshot)
+        self._catalogue.refuse_if_trained(data.name, data.snapshot)
+        data.delete()
+
     def online(
         self,
         views: AnyView | FeatureRef | str | Sequence[AnyView | FeatureRef | str],

@@ -69,3 +69,8 @@ class TrainingSet:
 
     def signature(self, outputs: tuple[Field, ...]) -> Signature:
         return Signature(entities=self.entities, request=self.request, features=self.features, outputs=outputs)
+
+    def delete(self) -> None:
+        """Remove it from the home; what was read of it before stays readable."""
+        self.path.with_suffix(".json").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)

@@ -93,6 +93,22 @@ def test_users_are_training_sets_and_the_models_made_of_them(store: FeatureStore
         store.users("takings", feature="total_2h")
 
 
+def test_a_training_set_is_deleted_once_no_model_is_made_of_it(store: FeatureStore) -> None:
+    labels = pl.DataFrame({"shop": ["a"], "t": [after(9)], "y": [1]})
+    data = store.training_set("one", labels, ["takings"], label="y", time="t")
+    assert store.training_sets() == [data]
+    MODELS.append(ModelUse(name="one", version=3, snapshot=data.snapshot))
+    with pytest.raises(Refused, match=rf"training set one@{data.snapshot} stays: one v3 was made of it"):
+        store.delete_training_set(data)
+    MODELS.clear()
+    store.delete_training_set(data)
+    assert store.training_sets() == []
+    assert not data.path.exists()
+    with pytest.raises(NotFound, match="There is no training set 'one' with snapshot"):
+        store.delete_training_set(data)
+    store.retire("takings")
+
+
 def test_a_retired_version_is_gone_from_both_paths_and_back_when_it_is_applied(store: FeatureStore) -> None:
     store.retire("doubled")
     asked = pl.DataFrame({"item": ["tea"], "t": [after(9)]})
