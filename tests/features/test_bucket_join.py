@@ -240,7 +240,7 @@ def test_a_key_of_another_type_is_refused_before_any_work(tmp_path: Path) -> Non
 
 
 def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Held, "size", lambda self: Size(rows=2**50, width=8))
+    monkeypatch.setattr(Held, "size", lambda self: Size(rows=2**50, width=8, columns=1))
     held = test_offline.rows_of(test_offline.newest, [])
     with pytest.raises(Refused, match=r"needs about 8589934592 MiB of disk for a while, and .* make room there"):
         in_buckets(test_offline.asked([("north", 1, START_US)]), hold(test_offline.newest, held), PLAN)
@@ -253,7 +253,7 @@ def test_a_view_is_joined_in_buckets_if_it_does_not_fit(
     store = open_store(tmp_path)
     store.ingest(sales, sold(20))
     store.apply(kinds)
-    monkeypatch.setattr(Rows, "size", lambda self: Size(rows=1_000_000, width=100))
+    monkeypatch.setattr(Rows, "size", lambda self: Size(rows=1_000_000, width=100, columns=10))
     ran: list[str] = []
 
     def run(given: Sequence[Task], workers: int) -> None:

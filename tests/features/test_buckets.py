@@ -30,7 +30,7 @@ GIB = 2**30
 
 
 def planned(rows: int, *, labels: int = 1000, limit: int = 512 * MIB, workers: int = 2) -> Plan:
-    size = Size(rows=rows, width=100)
+    size = Size(rows=rows, width=100, columns=10)
     return plan_for(newest, size, labels=labels, labels_bytes=labels * 24, limit=limit, workers=workers)
 
 
@@ -63,7 +63,7 @@ def test_the_size_of_a_view_is_estimated_from_its_rows_and_types() -> None:
 
 
 def test_a_join_is_made_in_memory_if_rows_and_features_fit() -> None:
-    size = Size(rows=MIB, width=100)
+    size = Size(rows=MIB, width=100, columns=10)
     assert fits(size, made=0, limit=600 * MIB)
     assert not fits(size, made=0, limit=599 * MIB)
     assert not fits(size, made=MIB, limit=600 * MIB)
@@ -78,7 +78,8 @@ def test_buckets_are_so_many_that_each_fits_twice_in_the_memory_of_a_worker() ->
 
 
 def test_workers_are_so_few_that_each_has_enough() -> None:
-    assert planned(1000, workers=64).workers == 7
+    # Each holds 3 MiB for each of the 10 columns that it reads, and at least 64 MiB for the rows.
+    assert planned(1000, workers=64).workers == 511 // (64 + 30)
     assert planned(1000, workers=64, limit=64 * MIB).workers == 1
     assert planned(1000, workers=2, limit=64 * GIB).workers == 2
 
