@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ import polars as pl
 import psutil
 
 from mlplat.clock import US_PER_S, Clock
-from mlplat.errors import InvalidInput, MlplatError, unknown
+from mlplat.errors import InvalidInput, unknown
 from mlplat.features import labels as labelled
 from mlplat.features.backfill import Watch
 from mlplat.features.block import Retrieved
@@ -25,6 +23,7 @@ from mlplat.features.derived_views import DerivedViews
 from mlplat.features.describe import Describer
 from mlplat.features.describe import training_set as describe_training_set
 from mlplat.features.description import Description
+from mlplat.features.flusher import Flusher
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.operations import Operation, Operations
 from mlplat.features.plans import AnyPlan
@@ -38,9 +37,6 @@ from mlplat.features.stream import Decode, Follower, Following, StreamConsumer
 from mlplat.features.training_set import TrainingSet
 from mlplat.features.view_rows import ViewRows
 from mlplat.model.signature import FeatureRef
-
-FLUSH_S = 5.0
-_LOG = logging.getLogger(__name__)
 
 __all__ = ["FeatureStore", "open_reader"]
 
@@ -76,9 +72,7 @@ class FeatureStore:
         self._describer = Describer(
             Statistics(home), self._rows, lambda rows, view, at: self.join(rows, [view], time=at)
         )
-        self._stopped = threading.Event()
-        self._starting = threading.Lock()
-        self._flusher: threading.Thread | None = None
+        self._flusher = Flusher(self._ingestion.flush)
         self._plans: dict[tuple[str, object], AnyPlan] = {}
         self._ingestion.refresh()
 
@@ -179,7 +173,7 @@ class FeatureStore:
 
         They reach the table within 5 s, or at the next offline read. Raises `BatchRefused`.
         """
-        self._start_flusher()
+        self._flusher.start()
         self._ingestion.push(source, [rows] if isinstance(rows, Mapping) else rows)
 
     def flush(self) -> None:
@@ -313,7 +307,7 @@ class FeatureStore:
         The stream is told that a record is done once it is durable here, so that a crash loses none; what then comes
         again counts once. A record that is no row of the source is set aside: see `quarantined`.
         """
-        self._start_flusher()
+        self._flusher.start()
         return Following(Follower(source, consumer, self._ingestion, decode))
 
     def quarantined(self, source: Source) -> pl.DataFrame:
@@ -395,9 +389,7 @@ class FeatureStore:
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""
         self._operations.close()
-        self._stopped.set()
-        if self._flusher is not None:
-            self._flusher.join()
+        self._flusher.stop()
         self._ingestion.flush()
         self._ingestion.close()
         self._store.close()
@@ -426,20 +418,6 @@ class FeatureStore:
             found = self._resolve(view)
             self._plans[key] = self._reader.plan(found.name, found.version)
         return self._plans[key]
-
-    def _start_flusher(self) -> None:
-        with self._starting:
-            if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_often, name="mlplat-flush", daemon=True)
-                self._flusher.start()
-
-    def _flush_often(self) -> None:
-        while not self._stopped.wait(FLUSH_S):
-            try:
-                self._ingestion.flush()
-            except MlplatError as error:
-                # The events are safe in the log; the next round, or the next offline read, tries again.
-                _LOG.warning("pushed events could not be brought into their tables yet: %s", error)
 
 
 def _name(view: AnyView | FeatureRef | str) -> str:
