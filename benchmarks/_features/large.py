@@ -82,6 +82,7 @@ def join_out_of_core(scene: Scene) -> Figures:
             ours=peak.bytes / GIB,
             reference=CAP_MIB / 1024,
             wrong=f"{differing:,} rows are not as in memory" if differing else "",
+            note=f"at the peak: {peak.parts}",
         )
 
 
