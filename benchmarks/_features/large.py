@@ -165,13 +165,18 @@ def _kill_an_actor() -> bool:
     return bool(actors)
 
 
+EVENT = ["user", "at", "created"]
+
+
 def _wrong(platform: mlplat.Platform, table: Table, number: int) -> int:
-    """Rows of one batch that are missing, that are there more than once, or that have other values than they should."""
-    event = ["user", "at", "created"]
-    expected = table.batch(number, values=3).select(*event, total=pl.col("f0") + pl.col("f1"), high=pl.col("f2") > 0.5)
-    found = _made_rows(platform.home, made.ref, *table.span_us(number)).select(expected.columns)
-    once = found.unique(event)
-    both = expected.join(once, on=event, how="inner", suffix="_found")
+    rows = table.batch(number, values=3).select(*EVENT, total=pl.col("f0") + pl.col("f1"), high=pl.col("f2") > 0.5)
+    return wrong_rows(rows, _made_rows(platform.home, made.ref, *table.span_us(number)))
+
+
+def wrong_rows(expected: pl.DataFrame, found: pl.DataFrame) -> int:
+    """Rows that are missing, that are there more than once or should not be, or that have other values than they should."""
+    once = found.unique(EVENT)
+    both = expected.join(once, on=EVENT, how="inner", suffix="_found")
     same = both.filter((pl.col("total") == pl.col("total_found")) & (pl.col("high") == pl.col("high_found")))
     return (expected.height - same.height) + (once.height - both.height) + (found.height - once.height)
 
