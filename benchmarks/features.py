@@ -53,7 +53,7 @@ MEASURES = (
     ),
     Measure(
         key="join_out_of_core",
-        measure="peak memory of all processes over their idle size, 500k labels x 5 GiB of Arrow, 512 MiB allowed",
+        measure="peak memory of the working processes over their idle size, 500k labels x 5 GiB of Arrow, cap 512 MiB",
         unit="GiB",
         reference_name="the cap",
         bound=1.0,

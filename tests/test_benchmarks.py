@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from benchmarks import features, flights
 from benchmarks._features.figures import Figures, Measure, PeerAbsent, Scene, row_of
+from benchmarks._features.large import wrong_rows
 from benchmarks._form import against_bound, against_peer, alternately
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,17 @@ def test_a_row_without_a_right_answer_says_why(
     row, has_broken, notes = row_of(measure, quick=True)
     assert (row.measure, row.holds, has_broken) == (said, holds, broke)
     assert [note.splitlines()[-1] for note in notes] == (["ValueError: nothing there"] if broke else [])
+
+
+def test_missing_repeated_changed_and_foreign_rows_of_a_backfill_are_counted() -> None:
+    rows = pl.DataFrame({"user": [1, 2, 3], "at": [5, 6, 7], "created": [5, 6, 7], "total": [0.1, 0.2, 0.3]})
+    rows = rows.with_columns(high=pl.col("total") > 0.15)
+    assert wrong_rows(rows, rows.reverse()) == 0
+    assert wrong_rows(rows, rows.head(2)) == 1
+    assert wrong_rows(rows, pl.concat([rows, rows.head(1)])) == 1
+    assert wrong_rows(rows, rows.with_columns(total=pl.col("total") * 2)) == 3
+    assert wrong_rows(rows, rows.with_columns(user=pl.col("user") + 1, at=pl.col("at") + 1)) == 6
+    assert wrong_rows(rows, pl.concat([rows, rows.head(1).with_columns(user=pl.lit(9, dtype=pl.Int64))])) == 1
 
 
 KEYS = """join_small join_large join_feast_duckdb join_feast_default join_five_views join_out_of_core pool_scaling pool_ray_data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -69,8 +71,7 @@ class Table:
 
 
 def join_out_of_core(scene: Scene) -> Figures:
-    with _ingested(scene) as (platform, table):
-        platform.features.apply(history)
+    with _filled(scene, apply=True) as (platform, table):
         asked = data.labels(scene.size(500_000, 2_000), entities=ENTITIES, seed=4).with_row_index("late")
         worker = _idle_worker(platform)
         _joined(platform, asked.head(100), "warm")
@@ -81,11 +82,12 @@ def join_out_of_core(scene: Scene) -> Figures:
             ours=peak.bytes / GIB,
             reference=CAP_MIB / 1024,
             wrong=f"{differing:,} rows are not as in memory" if differing else "",
+            note=f"at the peak: {peak.parts}",
         )
 
 
 def backfill_killed(scene: Scene) -> Figures:
-    with _ingested(scene) as (platform, table):
+    with _filled(scene, apply=False) as (platform, table):
         killed = _backfilled(platform, made)
         wrong = sum(_wrong(platform, table, number) for number in range(table.batches))
         return Figures(
@@ -94,12 +96,21 @@ def backfill_killed(scene: Scene) -> Figures:
 
 
 @contextmanager
-def _ingested(scene: Scene) -> Iterator[tuple[mlplat.Platform, Table]]:
+def _filled(scene: Scene, *, apply: bool) -> Iterator[tuple[mlplat.Platform, Table]]:
+    """A home with the events, made in another process: what that has freed, and not given back, would count as idle."""
     table = Table(scene)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        other.submit(_fill, scene.folder / "home", table, apply).result()
     with mlplat.connect(scene.folder / "home") as platform:
+        yield platform, table
+
+
+def _fill(home: Path, table: Table, apply: bool) -> None:
+    with mlplat.connect(home) as platform:
         for number in range(table.batches):
             platform.features.ingest(history.source, table.batch(number))
-        yield platform, table
+        if apply:
+            platform.features.apply(history)
 
 
 def _joined(platform: mlplat.Platform, asked: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -154,13 +165,18 @@ def _kill_an_actor() -> bool:
     return bool(actors)
 
 
+EVENT = ["user", "at", "created"]
+
+
 def _wrong(platform: mlplat.Platform, table: Table, number: int) -> int:
-    """Rows of one batch that are missing, that are there more than once, or that have other values than they should."""
-    event = ["user", "at", "created"]
-    expected = table.batch(number, values=3).select(*event, total=pl.col("f0") + pl.col("f1"), high=pl.col("f2") > 0.5)
-    found = _made_rows(platform.home, made.ref, *table.span_us(number)).select(expected.columns)
-    once = found.unique(event)
-    both = expected.join(once, on=event, how="inner", suffix="_found")
+    rows = table.batch(number, values=3).select(*EVENT, total=pl.col("f0") + pl.col("f1"), high=pl.col("f2") > 0.5)
+    return wrong_rows(rows, _made_rows(platform.home, made.ref, *table.span_us(number)))
+
+
+def wrong_rows(expected: pl.DataFrame, found: pl.DataFrame) -> int:
+    """Rows that are missing, that are there more than once or should not be, or that have other values than they should."""
+    once = found.unique(EVENT)
+    both = expected.join(once, on=EVENT, how="inner", suffix="_found")
     same = both.filter((pl.col("total") == pl.col("total_found")) & (pl.col("high") == pl.col("high_found")))
     return (expected.height - same.height) + (once.height - both.height) + (found.height - once.height)
 

@@ -14,29 +14,32 @@ _COUNTED = ("Pss_Anon:", "Pss_Shmem:")
 
 
 class Peak:
-    """`bytes` is the most that all processes had at once over their idle sizes.
+    """`bytes` is the most that the working processes had at once over their idle sizes; `parts` says which had how much.
 
     It counts memory that only the processes can give back, shared pages once. Mapped files are not in it: the system drops
-    them when it needs the room. A worker that starts meanwhile has the idle size `worker`.
+    them when it needs the room. A worker of Ray has the idle size `worker`, whenever it starts.
     """
 
     def __init__(self, idle: Mapping[int, int], worker: int) -> None:
         self._idle = idle
         self._worker = worker
         self.bytes = 0
+        self.parts = ""
 
     def look(self) -> None:
-        now = sizes()
-        self.bytes = max(self.bytes, sum(max(0, size - self._of_idle(pid)) for pid, size in now.items()))
+        over = {(pid, name): max(0, size - self._idle_size(pid, name)) for (pid, name), size in sizes().items()}
+        if (total := sum(over.values())) > self.bytes:
+            self.bytes = total
+            self.parts = ", ".join(f"{name} {size >> 20} MiB" for (_, name), size in over.items() if size >> 20)
 
-    def _of_idle(self, pid: int) -> int:
-        return self._worker if is_worker(pid) else self._idle.get(pid, 0)
+    def _idle_size(self, pid: int, name: str) -> int:
+        return self._worker if name.startswith("ray::") else self._idle.get(pid, 0)
 
 
 @contextmanager
 def peak(*, worker: int) -> Iterator[Peak]:
     """While it is open; every process but Ray's workers is idle when it opens."""
-    found = Peak(sizes(), worker)
+    found = Peak({pid: size for (pid, _), size in sizes().items()}, worker)
     stop = threading.Event()
 
     def watch() -> None:
@@ -52,10 +55,12 @@ def peak(*, worker: int) -> Iterator[Peak]:
         thread.join()
 
 
-def sizes() -> dict[int, int]:
-    """Bytes by process, of this one and all below it."""
+def sizes() -> dict[tuple[int, str], int]:
+    """Bytes by process and its name: of this one, the workers below it, and the raylet, which has what they share."""
     me = psutil.Process()
-    return {process.pid: size(process.pid) for process in (me, *me.children(recursive=True))}
+    below = {process.pid: _name(process.pid) for process in me.children(recursive=True)}
+    working = {pid: name for pid, name in below.items() if _works(name)}
+    return {(pid, name): size(pid) for pid, name in {me.pid: "driver", **working}.items()}
 
 
 def size(pid: int) -> int:
@@ -67,8 +72,14 @@ def size(pid: int) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(_COUNTED))
 
 
-def is_worker(pid: int) -> bool:
+def _works(name: str) -> bool:
+    """Ray's agents (their names are like those of workers) watch, and do no work of ours."""
+    return name == "raylet" or (name.startswith("ray::") and not name.endswith("Agent"))
+
+
+def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].split()
     except OSError:
-        return False
+        return ""
+    return words[0].decode().rsplit("/", 1)[-1] if words else ""
