@@ -111,6 +111,7 @@ def test_the_benchmark_of_features_has_its_keys_in_quick_and_right_answers(tmp_p
     assert by_key["backfill_killed"]["holds"]
 
 
+@pytest.mark.process
 def test_a_row_is_measured_alone(tmp_path: Path) -> None:
     (row,) = run("features", tmp_path, "--only", "join_small")
     assert row["key"] == "join_small"

@@ -37,6 +37,7 @@ class TestLmdb(OnlineStoreContract):
         store.close()
 
 
+@pytest.mark.process
 class TestRedis(OnlineStoreContract):
     @pytest.fixture
     def store(self, redis_server: RedisServer) -> Iterator[OnlineStore]:
@@ -45,6 +46,7 @@ class TestRedis(OnlineStoreContract):
         store.close()
 
 
+@pytest.mark.process
 class TestRedisCluster(OnlineStoreContract):
     @pytest.fixture
     def store(self, cluster: RedisServer) -> Iterator[OnlineStore]:

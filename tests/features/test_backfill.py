@@ -25,6 +25,8 @@ from mlplat.features.tables import EventTable
 from tests.features.filling import batch, fill_source, made, readings, squared, wanted
 from tests.features.support import StillClock, after, open_store
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -71,7 +73,6 @@ def stepping(tmp_path: Path, small: None) -> Generator[tuple[FeatureStore, Stepp
         operation.wait(timeout_s=30)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("kill_at", [2, 20, 38])
 def test_a_backfill_that_is_killed_goes_on_with_every_row_once(tmp_path: Path, kill_at: int) -> None:
     store = open_store(tmp_path)

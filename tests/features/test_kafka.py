@@ -21,6 +21,8 @@ from mlplat.features.stream import Follower
 from mlplat.features.tables import EventTable
 from tests.features.support import after, open_store
 
+pytestmark = pytest.mark.process
+
 sales = F.source("sales", key="shop", time="at", id="order")
 WAIT_S = 20.0
 

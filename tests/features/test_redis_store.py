@@ -23,6 +23,8 @@ from mlplat.home import home_id, open_home
 from tests.features.support import START_US, StillClock, after, open_store
 from tests.redis_server import PASSWORD, RedisServer, serving
 
+pytestmark = pytest.mark.process
+
 sales = F.source("sales", key="shop", time="at", id="order")
 
 
@@ -106,7 +108,6 @@ def test_another_online_store_is_made_of_the_tables_and_the_log(redis_server: Re
     again.close()
 
 
-@pytest.mark.process
 def test_a_server_that_lost_its_data_gets_it_back(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         store = on_redis(tmp_path / "home", server.url)
