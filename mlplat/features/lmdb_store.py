@@ -49,6 +49,9 @@ class Environments:
             return env
         with self._guard:
             if key not in self._open:
+                # What came over a fork: LMDB lets no process open a path twice, and closing it leaves the parent's as it is.
+                for inherited in [held for held in self._open if held[1] == key[1]]:
+                    self._open.pop(inherited).close()
                 self._open[key] = _opened(path, metasync)
             return self._open[key]
 

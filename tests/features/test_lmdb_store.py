@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_a_store_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path / "online")
     with pytest.raises(Unavailable, match="cannot be opened"):
         store.get([b"a"])
+    store.close()
+
+
+def test_a_fork_opens_an_environment_of_its_own(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path / "online")
+    store.update([b"a"], lambda _: [b"1"])
+    child = os.fork()
+    if child == 0:
+        try:
+            store.update([b"b"], lambda _: [store.get([b"a"])[0] or b"?"])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.get([b"a", b"b"]) == [b"1", b"1"]
     store.close()
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,24 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 
+from mlplat import features as F
 from mlplat._ray.session import Session, free_port
+from mlplat.clock import SystemClock
 from mlplat.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
+from mlplat.features.store import FeatureStore
+from mlplat.home import open_home
 from mlplat.model import artifact
 from mlplat.model.architecture import mlp
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import OUTPUTS, Model
-from mlplat.model.signature import Field, Signature
+from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.serve import state
 from mlplat.serve.endpoint import Endpoint, alive
 from mlplat.serve.log import read_log
+from tests.features.support import InProcess
+from tests.redis_server import PASSWORD, RedisServer
 
 pytestmark = pytest.mark.ray
 
@@ -34,17 +42,19 @@ ROW = {"origin": "JFK", "distance": 1.0, "wind": None}
 COLUMNS = {"distance": [1.0], "wind": [None]}
 
 
-def make_model(seed: int) -> Model:
+def make_model(seed: int, features: tuple[FeatureRef, ...] = ()) -> Model:
     import torch
 
     from mlplat.model.build import build, read_weights
 
-    values = np.random.default_rng(seed).normal(size=(2, 50))
-    encoding = InputEncoding.fit(pa.table({"distance": values[0], "wind": values[1]}), SIGNATURE.inputs())
+    signature = replace(SIGNATURE, features=features)
+    names = [field.name for field in signature.inputs()]
+    values = np.random.default_rng(seed).normal(size=(len(names), 50))
+    encoding = InputEncoding.fit(pa.table(dict(zip(names, values, strict=True))), signature.inputs())
     architecture = mlp((8,))
     torch.manual_seed(seed)
     weights = read_weights(build(architecture, encoding))
-    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=SIGNATURE)
+    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=signature)
 
 
 @dataclass
@@ -214,3 +224,36 @@ def test_undeploy_stops_answering_and_deploy_answers_again(home: Home, endpoint:
         endpoint.predict([ROW])
     with home.deploy(2) as again:
         assert again.predict([ROW])[0].version == 2
+
+
+def test_another_online_store_needs_another_deployment(home: Home, endpoint: Endpoint) -> None:
+    assert endpoint.version == 1
+    with pytest.raises(Conflict, match="what this cluster serves reads another online store") as caught:
+        home.deploy(2, online=SecretStr("redis://:hunter2@host"))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServer, tmp_path: Path) -> None:
+    """And nothing under its home holds the password."""
+    from mlplat.serve._ray import deploy, undeploy
+
+    undeploy(home.path, "late")  # a cluster serves one home at a time
+    source = F.source("flown", key="origin", time="at")
+    view = F.view(source)(type("newest", (), {"__annotations__": {"wind": float}, "wind": F.latest("wind")}))
+    own = open_home(tmp_path / "home")
+    store = FeatureStore(own, clock=SystemClock(), pool=InProcess(), online=redis_server.url)
+    store.apply(view)
+    store.ingest(source, [{"origin": "JFK", "at": datetime(2013, 1, 1, tzinfo=UTC), "wind": 7.0}])
+    model = make_model(1, features=(view.ref,))
+    path = artifact.save(model, own / "models", golden=artifact.Golden.of(model, {**COLUMNS, "newest.wind": [7.0]}))
+    online = SecretStr(redis_server.url)
+    served = deploy(home.session, own, name="on_redis", version=1, digest=model.digest, path=str(path), online=online)
+    try:
+        (prediction,) = served.predict([ROW])
+    finally:
+        served.close()
+        undeploy(own, "on_redis")
+        store.close()
+    assert prediction.features == {"newest": "ok"}
+    written = [file for file in own.rglob("*") if file.is_file()]
+    assert not any(PASSWORD.encode() in file.read_bytes() for file in written)
