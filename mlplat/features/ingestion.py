@@ -24,6 +24,7 @@ from mlplat.features.online_writer import (
     Update,
     bulk_window_updates,
     latest_updates,
+    made_updates,
     row_updates,
     window_updates,
     write,
@@ -250,7 +251,7 @@ class Ingestion:
             return window_updates(view, rows)
         if view.code is None:
             return latest_updates(view, rows)
-        return row_updates(view, self._rows.make(view, to_frame(rows, schema)))
+        return made_updates(view, rows, self._rows.make(view, to_frame(rows, schema)))
 
     def _apply(self, updates: Sequence[Update]) -> None:
         if updates:

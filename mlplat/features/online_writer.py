@@ -100,20 +100,27 @@ def window_updates(view: View, rows: Sequence[Row]) -> list[Update]:
 def latest_updates(view: View, rows: Sequence[Row]) -> list[Update]:
     """From events in normal form, for a view without a transform: what `row_updates` of `make_rows` gives, without a
     table."""
+    columns = [str(f.column) for f in stored(view)]
+    return _newest(view, rows, [[row[name] for name in columns] for row in rows])
+
+
+def made_updates(view: View, rows: Sequence[Row], made: pl.DataFrame) -> list[Update]:
+    """The same for a view with one: `made` has the view's rows of these events, in their order."""
+    return _newest(view, rows, pl.DataFrame([made.get_column(f.name) for f in stored(view)]).rows())
+
+
+def _newest(view: View, rows: Sequence[Row], values: Sequence[Sequence[Any]]) -> list[Update]:
     head = _head_columns(view)
-    newest: dict[tuple[Any, ...], tuple[tuple[int, ...], Row]] = {}
-    for row in rows:
+    newest: dict[tuple[Any, ...], tuple[tuple[int, ...], Sequence[Any]]] = {}
+    for row, made in zip(rows, values, strict=True):
         entity = tuple(row[key] for key in view.keys)
         order = tuple(row[name] for name in head)
         if None not in entity and (entity not in newest or order > newest[entity][0]):
-            newest[entity] = (order, row)
+            newest[entity] = (order, made)
     codec = row_codec(view)
     return [
-        (
-            entity_key(view.name, view.version, entity),
-            RowUpdate(order, codec.encode([row[str(f.column)] for f in stored(view)]), view.ttl_us),
-        )
-        for entity, (order, row) in newest.items()
+        (entity_key(view.name, view.version, entity), RowUpdate(order, codec.encode(made), view.ttl_us))
+        for entity, (order, made) in newest.items()
     ]
 
 

@@ -123,6 +123,11 @@ _CONVERT: Mapping[pl.DataType, Any] = {
 
 def to_frame(rows: Sequence[Row], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Rows in normal form as a table in normal form; a column that a row lacks is null there."""
-    physical = {name: pl.Int64() if isinstance(dtype, pl.Datetime) else dtype for name, dtype in schema.items()}
-    frame = pl.DataFrame(rows, schema={**physical, ID: pl.Int64()}, strict=True)
-    return frame.cast({name: dtype for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)})
+    columns = [_series(name, [row.get(name) for row in rows], dtype) for name, dtype in schema.items()]
+    return pl.DataFrame([*columns, pl.Series(ID, [row[ID] for row in rows], dtype=pl.Int64, strict=True)])
+
+
+def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    if isinstance(dtype, pl.Datetime):
+        return pl.Series(name, values, dtype=pl.Int64, strict=True).cast(dtype)
+    return pl.Series(name, values, dtype=dtype, strict=True)

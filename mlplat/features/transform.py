@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mlplat.errors import InvalidInput, Refused, UserCodeError
@@ -60,10 +61,14 @@ def instance(view: View | Derived) -> Transform | None:
 def make_rows(view: View, transform: Transform | None, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of the source as rows of the view: its keys, the event time, `created` if the source has it, `_id` and the
     stored features, in their types."""
-    identity = [*view.identity_columns(), ID]
-    given = rows.drop(BATCH, strict=False)
+    given = _without(rows, BATCH)
     made = _columns_of(view, given) if transform is None else _made(view, transform, given)
-    return given.select(identity).hstack(made.get_columns())
+    return pl.DataFrame([given.get_column(name) for name in (*view.identity_columns(), ID)] + made.get_columns())
+
+
+def _without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """Without these columns. Made of its columns: a plan for polars would take longer than a pushed event's transform."""
+    return pl.DataFrame([column for column in frame.get_columns() if column.name not in names])
 
 
 def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
@@ -76,7 +81,7 @@ def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _made(view: View | Derived, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
-    given = rows.drop(ID, strict=False)
+    given = _without(rows, ID)
     try:
         made = transform(given)
     except Exception as error:
@@ -103,7 +108,7 @@ def _enforced(view: View | Derived, made: Any, rows: pl.DataFrame) -> pl.DataFra
         raise UserCodeError(
             f"view {view.name!r} did not return {', '.join(map(repr, absent))}; it returned {', '.join(made.columns)}"
         )
-    result = _cast(view, made.select(f.name for f in stored(view)))
+    result = _cast(view, pl.DataFrame([made.get_column(f.name) for f in stored(view)]))
     for feature in stored(view):
         _check_bounds(view, feature, result[feature.name], rows)
     return result
@@ -128,10 +133,17 @@ def _cast(view: View | Derived, frame: pl.DataFrame) -> pl.DataFrame:
                 f"view {view.name!r}, feature {name!r}: it is declared {dtype} and came as {frame.schema[name]}; cast it"
             )
     try:
-        made = frame.cast(pl.Schema(wanted))
+        return pl.DataFrame([_typed(column, wanted[column.name]) for column in frame.get_columns()])
     except pl.exceptions.PolarsError as error:
         raise UserCodeError(f"view {view.name!r}: a feature is not of its declared type: {error}") from None
-    return made.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _typed(column: pl.Series, wanted: pl.DataType) -> pl.Series:
+    """In its declared type, NaN as null."""
+    typed = column if column.dtype == wanted else column.cast(wanted)
+    if wanted != pl.Float64 or (typed.null_count() == 0 and not np.isnan(typed.to_numpy()).any()):
+        return typed
+    return typed.fill_nan(None)
 
 
 def _check_bounds(view: View | Derived, feature: RowFeature, values: pl.Series, rows: pl.DataFrame) -> None:
@@ -144,7 +156,7 @@ def _check_bounds(view: View | Derived, feature: RowFeature, values: pl.Series, 
         (feature.ge, ">=", values < feature.ge if feature.ge is not None else None),
         (feature.le, "<=", values > feature.le if feature.le is not None else None),
     ):
-        if bad is not None and (at := bad.fill_null(value=False).arg_max()) is not None and bad[at]:
+        if bad is not None and bad.any() and (at := bad.fill_null(value=False).arg_max()) is not None:
             raise UserCodeError(
                 f"view {view.name!r}, feature {feature.name!r}: {values[at]} is not {sign} {bound}, "
                 f"for the row {rows.row(at, named=True)}"
