@@ -87,7 +87,7 @@ def _applying(fresh: Fresh, *, actors: int) -> Timed:
 
 
 def _rows(scene: Scene) -> pl.DataFrame:
-    count = scene.size(120_000, 2_000)
+    count = scene.size(300_000, 2_000)
     at = data.START_US + np.arange(count) * 1_000_000
     x = np.random.default_rng(7).random(count)
     return pl.DataFrame({"user": np.arange(count) % 100, "at": at, "x": x}).with_columns(pl.col("at").cast(data.TIME))
