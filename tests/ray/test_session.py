@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from mlplat._ray import flags, record
+from mlplat._ray.connect import _mortal_haproxy
 from mlplat._ray.look import look
 from mlplat._ray.session import Session
 from mlplat.config import environment
@@ -262,3 +264,14 @@ def test_what_a_job_was_submitted_with_is_not_set_again() -> None:
 
 def test_without_haproxy_its_flags_are_not_set() -> None:
     assert not [name for name in flags.shared(haproxy=False) if "HA" in name.split("_")[2:4]]
+
+
+def test_a_second_home_does_not_need_the_first_ones_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for home in (one, two):
+        (home / "ray").mkdir(parents=True)
+    for name, script in _mortal_haproxy(one).items():
+        monkeypatch.setenv(name, script)
+    shutil.rmtree(one)
+    (script,) = _mortal_haproxy(two).values()
+    assert str(one) not in Path(script).read_text()
