@@ -188,6 +188,17 @@ class Ingestion:
         # A view that was applied meanwhile: either its apply sees the log above, or this sees the view.
         later = [view for view in self._views_of(source) if view not in views]
         self._apply([*updates, *(update for view in later for update in self._updates(view, normal, schema))])
+        self._restore([*views, *later])
+
+    def _restore(self, views: Sequence[View]) -> None:
+        """Bring views whose marks a server lost, with all the rest of them, back online: an event alone looks like all of its
+        entity's."""
+        marks = self._store.get([mark_key(view.name, view.version) for view in views])
+        lost = [view for view, mark in zip(views, marks, strict=True) if mark is None]
+        if lost:
+            self.flush()
+        for view in lost:
+            self.catch_up_view(view)
 
     def flush(self) -> None:
         """Bring every event that was pushed before this call into its table."""

@@ -126,6 +126,19 @@ def test_a_server_that_lost_its_data_gets_it_back(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_server_that_lost_its_data_while_events_come_gets_it_back_with_the_next(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        store = on_redis(tmp_path / "home", server.url)
+        store.apply(hourly, newest)
+        store.ingest(sales, [sale(1)])
+        store.push(sales, sale(2, 2.0))
+        server.stop()
+        server.start()
+        store.push(sales, sale(3, 3.0))
+        assert read(store) == (3, 3.0)
+        store.close()
+
+
 def test_a_server_that_hangs_is_unavailable(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url + "?socket_timeout=0.05", space=uuid4().hex)
     store.get([b"a"])
