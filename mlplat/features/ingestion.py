@@ -4,7 +4,7 @@ the tables."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +25,7 @@ from mlplat.features.online_writer import (
     bulk_window_updates,
     latest_updates,
     made_updates,
+    newest_rows,
     row_updates,
     window_updates,
     write,
@@ -35,7 +36,7 @@ from mlplat.features.registry import Registry
 from mlplat.features.staging import Stage, Staged
 from mlplat.features.table_version import TableVersion, arrow_schema
 from mlplat.features.tables import ID, EventTable
-from mlplat.features.view_rows import ViewRows, check_columns
+from mlplat.features.view_rows import ONLINE_CHUNK_BYTES, ViewRows, check_columns
 
 FLUSH_ROWS = 10_000
 _LOG = logging.getLogger(__name__)
@@ -250,9 +251,25 @@ class Ingestion:
     def catch_up_view(self, view: View, watch: Watch | None = None) -> None:
         mark = mark_key(view.name, view.version)
         after = MarkUpdate.batch(self._store.get([mark])[0])
-        for rows, whole in self._rows.chunks(view, after_batch=after, watch=watch or Unwatched()):
+        for rows, whole in self._pieces(view, after, watch or Unwatched()):
             updates = row_updates(view, rows) if view.rows else list(bulk_window_updates(view, rows))
             self._apply([*updates, (mark, MarkUpdate(whole))])
+
+    def _pieces(self, view: View, after: int, watch: Watch) -> Iterator[tuple[pl.DataFrame, int]]:
+        """The view's rows behind a batch, in pieces, with the last batch that is whole behind each. Where only the newest row
+        of an entity counts, pieces are held together until there are many entities: most rows need no update then."""
+        held: pl.DataFrame | None = None
+        whole = after
+        for rows, whole in self._rows.chunks(view, after_batch=after, watch=watch):
+            if not view.rows:
+                yield rows, whole
+                continue
+            held = newest_rows(view, rows if held is None else pl.concat([held, rows]))
+            if held.estimated_size() > ONLINE_CHUNK_BYTES:
+                yield held, whole
+                held = None
+        if held is not None:
+            yield held, whole
 
     def close(self) -> None:
         self._log.close()

@@ -124,13 +124,17 @@ def _newest(view: View, rows: Sequence[Row], values: Sequence[Sequence[Any]]) ->
     ]
 
 
+def newest_rows(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    """Of rows of the view, those that the online store may keep: one for each entity."""
+    keys = list(view.keys)
+    return rows.drop_nulls(keys).sort(_head_columns(view)).unique(subset=keys, keep="last", maintain_order=True)
+
+
 def row_updates(view: View, rows: pl.DataFrame) -> list[Update]:
     """From rows of the view, as `make_rows` gives them."""
     codec = row_codec(view)
     head = _head_columns(view)
-    newest = (
-        rows.drop_nulls(list(view.keys)).sort(head).unique(subset=list(view.keys), keep="last", maintain_order=True)
-    )
+    newest = newest_rows(view, rows)
     entities = newest.select(view.keys).iter_rows()
     heads = newest.select(pl.col(head).to_physical()).iter_rows()
     bodies = newest.select(f.name for f in stored(view)).with_columns(pl.col(pl.Datetime).to_physical()).iter_rows()
