@@ -78,8 +78,8 @@ def test_buckets_are_so_many_that_each_fits_twice_in_the_memory_of_a_worker() ->
 
 
 def test_workers_are_so_few_that_each_has_enough() -> None:
-    # Each holds 3 MiB for each of the 10 columns that it reads, and at least 64 MiB for the rows.
-    assert planned(1000, workers=64).workers == 511 // (64 + 30)
+    # Each holds 4 MiB for each of the 10 columns that it reads, and at least 64 MiB for the rows.
+    assert planned(1000, workers=64).workers == 511 // (64 + 40)
     assert planned(1000, workers=64, limit=64 * MIB).workers == 1
     assert planned(1000, workers=2, limit=64 * GIB).workers == 2
 
