@@ -106,7 +106,7 @@ def latest_updates(view: View, rows: Sequence[Row]) -> list[Update]:
 
 def made_updates(view: View, rows: Sequence[Row], made: pl.DataFrame) -> list[Update]:
     """The same for a view with one: `made` has the view's rows of these events, in their order."""
-    return _newest(view, rows, pl.DataFrame([made.get_column(f.name) for f in stored(view)]).rows())
+    return _newest(view, rows, list(zip(*(made.get_column(f.name).to_list() for f in stored(view)), strict=True)))
 
 
 def _newest(view: View, rows: Sequence[Row], values: Sequence[Sequence[Any]]) -> list[Update]:

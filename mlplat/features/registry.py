@@ -44,6 +44,7 @@ class Registry:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._folders = (str(root / "views"), str(root / "retired"))  # text: a push looks there
 
     def put_source(self, source: Source) -> None:
         """Refused if another source has the name. What people say of it may change."""
@@ -137,7 +138,7 @@ class Registry:
 
     def stamp(self) -> frozenset[str]:
         """Changes whenever a view is applied or retired: what a cache of `live_on` compares."""
-        return frozenset(_listed(self._root / "views") + _listed(self._root / "retired"))
+        return frozenset(_listed(self._folders[0]) + _listed(self._folders[1]))
 
     def _files(self, name: str) -> list[Path]:
         return sorted((self._root / "views").glob(f"{glob.escape(name)}.*.json"))
@@ -152,7 +153,7 @@ class Registry:
         return ViewVersion(view=view, version=raw["version"], applied_at_us=raw["applied_at_us"], retired=retired)
 
 
-def _listed(folder: Path) -> list[str]:
+def _listed(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except FileNotFoundError:

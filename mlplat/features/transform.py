@@ -61,9 +61,8 @@ def instance(view: View | Derived) -> Transform | None:
 def make_rows(view: View, transform: Transform | None, rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of the source as rows of the view: its keys, the event time, `created` if the source has it, `_id` and the
     stored features, in their types."""
-    given = _without(rows, BATCH)
-    made = _columns_of(view, given) if transform is None else _made(view, transform, given)
-    return pl.DataFrame([given.get_column(name) for name in (*view.identity_columns(), ID)] + made.get_columns())
+    made = _columns_of(view, rows) if transform is None else _made(view, transform, rows)
+    return pl.DataFrame([*(rows.get_column(name) for name in (*view.identity_columns(), ID)), *made])
 
 
 def _without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
@@ -71,32 +70,33 @@ def _without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
     return pl.DataFrame([column for column in frame.get_columns() if column.name not in names])
 
 
-def _columns_of(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+def _columns_of(view: View, rows: pl.DataFrame) -> list[pl.Series]:
     absent = [f.column for f in stored(view) if f.column not in rows.columns]
     if absent:
+        there = [name for name in rows.columns if name != BATCH]
         raise InvalidInput(
-            f"view {view.name!r} reads column {absent[0]!r}, and source {view.source.name!r} has {', '.join(rows.columns)}"
+            f"view {view.name!r} reads column {absent[0]!r}, and source {view.source.name!r} has {', '.join(there)}"
         )
-    return _cast(view, rows.select(pl.col(str(f.column)).alias(f.name) for f in stored(view)))
+    return _cast(view, [rows.get_column(str(f.column)).alias(f.name) for f in stored(view)])
 
 
-def _made(view: View | Derived, transform: Transform, rows: pl.DataFrame) -> pl.DataFrame:
-    given = _without(rows, ID)
+def _made(view: View | Derived, transform: Transform, rows: pl.DataFrame) -> list[pl.Series]:
+    given = _without(rows, ID, BATCH)
     try:
         made = transform(given)
     except Exception as error:
         where = f" It was given {given.height} rows, the first being {given.head(1).to_dicts()}."
         raise _user_error(view, "__call__", error, where) from error
-    return _enforced(view, made, rows)
+    return _enforced(view, made, given)
 
 
 def derive(view: Derived, transform: Transform, given: pl.DataFrame) -> pl.DataFrame:
     """The features of a derived view for each row: `given` has the parents' keys, their features as `view.feature`, the
     request fields and `at`. Only the view's own columns come back, in their declared types."""
-    return _made(view, transform, given)
+    return pl.DataFrame(_made(view, transform, given))
 
 
-def _enforced(view: View | Derived, made: Any, rows: pl.DataFrame) -> pl.DataFrame:
+def _enforced(view: View | Derived, made: Any, rows: pl.DataFrame) -> list[pl.Series]:
     if not isinstance(made, pl.DataFrame):
         raise UserCodeError(f"view {view.name!r} returned {type(made).__name__}; return a polars DataFrame")
     if made.height != rows.height:
@@ -108,9 +108,9 @@ def _enforced(view: View | Derived, made: Any, rows: pl.DataFrame) -> pl.DataFra
         raise UserCodeError(
             f"view {view.name!r} did not return {', '.join(map(repr, absent))}; it returned {', '.join(made.columns)}"
         )
-    result = _cast(view, pl.DataFrame([made.get_column(f.name) for f in stored(view)]))
-    for feature in stored(view):
-        _check_bounds(view, feature, result[feature.name], rows)
+    result = _cast(view, [made.get_column(f.name) for f in stored(view)])
+    for feature, values in zip(stored(view), result, strict=True):
+        _check_bounds(view, feature, values, rows)
     return result
 
 
@@ -125,15 +125,15 @@ def fits(given: pl.DataType, wanted: pl.DataType) -> bool:
     return given in (wanted, pl.Null)
 
 
-def _cast(view: View | Derived, frame: pl.DataFrame) -> pl.DataFrame:
-    wanted = {f.name: POLARS_TYPES[f.dtype] for f in stored(view)}
-    for name, dtype in wanted.items():
-        if not fits(frame.schema[name], dtype):
+def _cast(view: View | Derived, columns: list[pl.Series]) -> list[pl.Series]:
+    wanted = [POLARS_TYPES[f.dtype] for f in stored(view)]
+    for column, dtype in zip(columns, wanted, strict=True):
+        if not fits(column.dtype, dtype):
             raise UserCodeError(
-                f"view {view.name!r}, feature {name!r}: it is declared {dtype} and came as {frame.schema[name]}; cast it"
+                f"view {view.name!r}, feature {column.name!r}: it is declared {dtype} and came as {column.dtype}; cast it"
             )
     try:
-        return pl.DataFrame([_typed(column, wanted[column.name]) for column in frame.get_columns()])
+        return [_typed(column, dtype) for column, dtype in zip(columns, wanted, strict=True)]
     except pl.exceptions.PolarsError as error:
         raise UserCodeError(f"view {view.name!r}: a feature is not of its declared type: {error}") from None
 
