@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import median
 from typing import Any
 
 import lmdb
@@ -21,7 +20,7 @@ from benchmarks._features.figures import Figures, Scene
 from benchmarks._form import Timed, medians, timed
 from mlplat.features import View
 
-ENTITIES, VALUES, READ, BURST = 1_000, 200, 100, 25
+ENTITIES, VALUES, READ = 1_000, 200, 100
 NAMES = [f"f{j}" for j in range(VALUES)]
 Matrix = npt.NDArray[np.float64]
 
@@ -127,13 +126,7 @@ def _against_feast(scene: Scene, ours: Ours, peer: feast_peer.Peer) -> Figures:
     def feast(asked: list[int]) -> float:
         return peer.seconds("read", users=asked)
 
-    one = users.reading(ours.read)
-
-    def burst() -> float:
-        """One read alone, a tenth of a second after the last, would measure how cold the processor's caches are."""
-        return median(one() for _ in range(BURST))
-
-    mine, reference = medians(scene.size(40, 2), burst, users.timing(feast))
+    mine, reference = medians(scene.size(40, 2), users.reading(ours.read), users.timing(feast))
     asked = list(range(READ))
     feast(asked)
     if not peer.ask("right", users=asked, values=NAMES):
