@@ -86,7 +86,7 @@ MEASURES = (
     ),
     Measure(
         key="online_feast_sqlite",
-        measure=f"{READ}, embedded",
+        measure=f"{READ}, embedded, by blocks of 20",
         unit="ms",
         reference_name="Feast 0.67, SQLite",
         bound=0.002,
@@ -102,7 +102,7 @@ MEASURES = (
     ),
     Measure(
         key="online_feast_redis",
-        measure=f"{READ}, on Redis",
+        measure=f"{READ}, on Redis, by blocks of 20",
         unit="ms",
         reference_name="Feast 0.67, Redis",
         bound=0.01,

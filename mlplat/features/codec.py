@@ -49,7 +49,8 @@ def entity_keys(prefix: bytes, columns: Sequence[Sequence[Any]]) -> list[bytes]:
     if len(columns) != 1:
         return [prefix + _entity(entity) for entity in zip(*columns, strict=True)]
     (column,) = columns
-    return _text_keys(prefix, column) or _number_keys(prefix, column) or [prefix + _entity((v,)) for v in column]
+    fast = _number_keys if column and type(column[0]) is int else _text_keys
+    return fast(prefix, column) or [prefix + _entity((value,)) for value in column]
 
 
 def _text_keys(prefix: bytes, column: Sequence[Any]) -> list[bytes]:

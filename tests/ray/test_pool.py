@@ -16,7 +16,7 @@ import pytest
 
 from mlplat import features as F
 from mlplat.errors import Unavailable, UserCodeError
-from mlplat.features._ray.pool import RayPool, transform_on_pool
+from mlplat.features._ray.pool import RayPool
 from mlplat.features.chunks import ChunkReader, Pending, Place
 from mlplat.features.definitions import View
 from mlplat.features.maker import Maker
@@ -178,11 +178,6 @@ def test_the_pool_makes_what_one_process_makes_chunk_by_chunk_with_one_object_pe
         assert chunk.drop("object").equals(wanted.drop("object"))
     assert len(found) == len(reader.chunks)
     assert pl.concat(found)["object"].n_unique() == 2
-
-
-def test_rows_in_memory_come_back_in_their_order(ray_cluster: Any) -> None:
-    given = rows(12_293)
-    assert transform_on_pool(made, given).drop("object").equals(Maker(made).make(given).drop("object"))
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,13 @@ import ray.exceptions
 from mlplat.errors import Unavailable
 from mlplat.features._ray.buckets import run_on_ray
 from mlplat.features._ray.online_actors import OnlineActors, frame_of, refuse_error
-from mlplat.features._ray.worker import CHUNK, ChunkWorker, RowsWorker, to_arrow
+from mlplat.features._ray.worker import CHUNK, ChunkWorker
 from mlplat.features.bucket_tasks import Task
 from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.pool import BATCH_TIMEOUT_S, Stopped
 from mlplat.features.tables import BATCH, ID
 
-BLOCKS_PER_ACTOR, FEWEST_ROWS, MOST_ROWS = 4, 256, 65_536
-"""How rows in memory are cut: so that every actor has work, and none has much more than the others."""
-Cut = tuple[pa.Table, int]
-"""What is given to the actors, and how many rows of it are a block."""
 POLL_S = 0.5
 DEATHS = 2
 """So many runs in a row that end with a dead worker before they made anything are no accident."""
@@ -42,7 +38,7 @@ class RayPool:
         at = deaths = 0
         end = len(reader.chunks)
         while at < end:
-            tables = _stream(ChunkWorker, packed, view.actors, _numbers(at, end), stopped)
+            tables = _stream(packed, view.actors, range(at, end), stopped)
             try:
                 for rows in _whole_chunks(tables, at, end):
                     deaths, at = 0, at + 1
@@ -72,41 +68,19 @@ class _Halted(Exception):  # no error: it unwinds what runs
     pass
 
 
-def transform_on_pool(view: View, rows: pl.DataFrame) -> pl.DataFrame:
-    """`make_rows` of rows in memory, on the view's actors. An error of the user's code comes out as it was raised."""
-    table = to_arrow(rows)
-    fair = -(-table.num_rows // (BLOCKS_PER_ACTOR * view.actors[1]))
-    size = min(max(fair, FEWEST_ROWS), MOST_ROWS)
-    try:
-        made = [
-            frame_of(t) for t in _stream(RowsWorker, _packed(view, None), view.actors, (table, size), lambda: False)
-        ]
-    except ray.exceptions.RayError as error:
-        raise _died(view, rows, error) from error
-    return pl.concat(made)
-
-
-def _packed(view: View, reader: ChunkReader | None) -> bytes:
+def _packed(view: View, reader: ChunkReader) -> bytes:
     packed: bytes = cloudpickle.dumps((view, view.timeout_s or BATCH_TIMEOUT_S, reader))
     return packed
 
 
-def _numbers(first: int, end: int) -> Cut:
-    return pa.table({CHUNK: pa.array(range(first, end), pa.int32())}), 1
-
-
-def _stream(
-    worker: type, packed: bytes, actors: tuple[int, int], given: Cut, stopped: Stopped
-) -> Generator[pa.Table, None, None]:
-    """The actors' answers, block by block, in order; `_Halted` once `stopped()`. However it ends, its actors end.
+def _stream(packed: bytes, actors: tuple[int, int], chunks: range, stopped: Stopped) -> Generator[pa.Table, None, None]:
+    """The actors' answers of these chunks, in order; `_Halted` once `stopped()`. However it ends, its actors end.
 
     The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told. And the task can
     be killed whole, with an actor that hangs in the user's code.
     """
     answers = (
-        ray.remote(num_cpus=0, max_retries=0)(_pipeline)
-        .options(num_returns="streaming")
-        .remote(worker, packed, actors, given)
+        ray.remote(num_cpus=0, max_retries=0)(_pipeline).options(num_returns="streaming").remote(packed, actors, chunks)
     )
     ended = False
     try:
@@ -128,17 +102,16 @@ def _stream(
             ray.cancel(answers, force=True)
 
 
-def _pipeline(worker: type, packed: bytes, actors: tuple[int, int], given: Cut) -> Generator[pa.Table, None, None]:
+def _pipeline(packed: bytes, actors: tuple[int, int], chunks: range) -> Generator[pa.Table, None, None]:
     """No runtime environment for the actors: with one no waiting worker process fits, and new ones take 4 s to start."""
     import ray.data
 
-    table, size = given
-    blocks = [table.slice(i, size) for i in range(0, table.num_rows, size)]
+    blocks = [pa.table({CHUNK: pa.array([number], pa.int32())}) for number in chunks]
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     made = ray.data.from_arrow(blocks).map_batches(
-        worker,
+        ChunkWorker,
         fn_constructor_args=(packed,),
         batch_format="pyarrow",
         batch_size=None,

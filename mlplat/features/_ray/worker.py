@@ -80,13 +80,6 @@ class OnlineWorker(Worker):
         """Returns once the user's object is made."""
 
 
-class RowsWorker(Worker):
-    """Gets the rows themselves."""
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        return self.make(rows)
-
-
 def to_arrow(rows: pl.DataFrame) -> pa.Table:
     import polars as pl
 
