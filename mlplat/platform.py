@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import polars as pl
 import pyarrow as pa
@@ -29,7 +29,6 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
 from mlplat.model import artifact
-from mlplat.model.architecture import Architecture
 from mlplat.model.model import Model
 from mlplat.serve import state
 from mlplat.serve.log import read_log
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
     from mlplat._ray.session import Session
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
-    from mlplat.train import Progress, Promotion, TrainedModel, TrainSettings
+    from mlplat.train import Interrupted, Progress, Promotion, TrainedModel, TrainSettings
+    from mlplat.train.science import Loop, Loss, Metric, Network, Optimizer
 
 DECISIONS_SHOWN = 10
 LISTEN_S = 0.5
@@ -112,35 +112,80 @@ class Platform:
     def _database(self) -> Path:
         return self.home / "metadata.db"
 
+    @overload
     def train(
         self,
-        architecture: Architecture,
+        network: Network,
         data: TrainingSet,
         *,
-        compute: str = "cpu:0",
+        compute: str | Mapping[str, Any] = ...,
+        settings: TrainSettings | None = ...,
+        loss: Loss | None = ...,
+        metrics: Mapping[str, Metric] | None = ...,
+        optimizer: Optimizer | None = ...,
+        loop: Loop | None = ...,
+        progress: Progress | None = ...,
+        stop: None = ...,
+    ) -> TrainedModel: ...
+
+    @overload
+    def train(
+        self,
+        network: Network,
+        data: TrainingSet,
+        *,
+        compute: str | Mapping[str, Any] = ...,
+        settings: TrainSettings | None = ...,
+        loss: Loss | None = ...,
+        metrics: Mapping[str, Metric] | None = ...,
+        optimizer: Optimizer | None = ...,
+        loop: Loop | None = ...,
+        progress: Progress | None = ...,
+        stop: Callable[[], bool],
+    ) -> TrainedModel | Interrupted: ...
+
+    def train(
+        self,
+        network: Network,
+        data: TrainingSet,
+        *,
+        compute: str | Mapping[str, Any] = "cpu:0",
         settings: TrainSettings | None = None,
+        loss: Loss | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        optimizer: Optimizer | None = None,
+        loop: Loop | None = None,
         progress: Progress | None = None,
-    ) -> TrainedModel:
-        """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs.
+        stop: Callable[[], bool] | None = None,
+    ) -> TrainedModel | Interrupted:
+        """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs,
+        {"workers": 2, "CPU": 4, "FPGA": 1} on what each of two workers gets.
 
-        The model is registered under the name of the training set; nothing serves it before `promote`. Raises `Refused` for a
-        demand that the cluster can never hold.
+        `network` is an architecture, or a class or function that makes a torch module of a `Shape`; `loss`, `metrics`,
+        `optimizer` and `loop` replace those of the settings' task (`mlplat.train.science` has their forms). The model is
+        registered under the name of the training set; nothing serves it before `promote`.
+
+        The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
+        it says yes, the run makes a checkpoint and returns `Interrupted`. Raises `Refused` for a demand that the cluster can
+        never hold, `Conflict` while another process runs the same training.
         """
-        from mlplat.train import TrainSettings, progress_for, train
+        from mlplat.train import Science, TrainSettings, progress_for, train
 
+        science = Science(network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop)
         demand = Demand.parse(compute)
         shown = progress or progress_for(self._clock)
         if not demand.in_process:
             self._admit(demand, shown)
         return train(
             data,
-            architecture,
+            science,
             settings or TrainSettings(),
             demand=demand,
             metadata=self.metadata,
             home=self.home,
             clock=self._clock,
             progress=shown,
+            stop=stop or (lambda: False),
         )
 
     def promote(
@@ -163,7 +208,7 @@ class Platform:
             )
         snapshot = self.metadata.run(version.run_id)["tags"]["snapshot"]
         data = TrainingSet.load(self.home, version.name, snapshot)
-        return promote(version, data, metadata=self.metadata, clock=self._clock, force=force)
+        return promote(version, data, home=self.home, metadata=self.metadata, clock=self._clock, force=force)
 
     def serve(self, name: str, *, port: int | None = None) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
@@ -181,7 +226,7 @@ class Platform:
             name=name,
             version=gold.version,
             digest=gold.digest,
-            path=gold.path,
+            path=str(artifact.place(self.home.resolve(), name, gold.digest)),
             port=port,
         )
         self._closing.callback(endpoint.close)
@@ -257,7 +302,7 @@ class Platform:
         version = (
             self.gold(model) if isinstance(model, str) else model if isinstance(model, ModelVersion) else model.version
         )
-        return artifact.load(Path(version.path), digest=version.digest).model
+        return artifact.load(artifact.place(self.home, version.name, version.digest), digest=version.digest).model
 
     def status(self) -> dict[str, Any]:
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""

@@ -17,13 +17,16 @@ settings.load_profile("mlplat")
 
 # The tests train on `cpu:2`, and actors of a feature pool want cores beside it while an endpoint (which asks for none
 # on a cluster of our own) answers: with 4 logical cores all start at once. They are logical: any machine will do.
+LOGICAL = {"FPGA": 2.0}
 CPUS = 4
 
 
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """The cluster that all tests marked `ray` share. Each test has a home of its own, and undeploys what it serves."""
-    with Session.start(None, home=tmp_path_factory.mktemp("ray_home"), env=environment({}), cpus=CPUS) as session:
+    with Session.start(
+        None, home=tmp_path_factory.mktemp("ray_home"), env=environment({}), cpus=CPUS, resources=LOGICAL
+    ) as session:
         yield session
 
 

@@ -39,7 +39,7 @@ def free_port() -> int:
             return port
 
 
-def start_local(home: Path, cpus: int | None) -> None:
+def start_local(home: Path, cpus: int | None, resources: Mapping[str, float] | None = None) -> None:
     """A cluster of its own on this machine, with `cpus` logical cores (default: all)."""
     import ray
 
@@ -58,7 +58,13 @@ def start_local(home: Path, cpus: int | None) -> None:
     try:
         # Without the word Ray would join a cluster that it finds running on this machine.
         with _own_sigterm():
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_quiet())
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                resources=resources and dict(resources),
+                include_dashboard=False,
+                **_quiet(),
+            )
     except BaseException:
         ray.shutdown()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,20 @@ class Session:
         self._connected = connected
 
     @classmethod
-    def start(cls, address: str | None, *, home: Path, env: Environment, cpus: int | None = None) -> Session:
+    def start(
+        cls,
+        address: str | None,
+        *,
+        home: Path,
+        env: Environment,
+        cpus: int | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> Session:
         """Connect this process to Ray.
 
         If it is connected already (a notebook, a test), that connection is used and `close` leaves it. Else it joins
         `address` ("auto", "host:port"), RAY_ADDRESS, or the cluster that another process shares for this home; else
-        it starts a local one with `cpus` logical cores (default: all).
+        it starts a local one with `cpus` logical cores (default: all) and logical `resources` by name.
 
         Raises `Unavailable` if there is no cluster at the address or it wants another token.
         """
@@ -55,7 +64,7 @@ class Session:
         if target is not None:
             join(target, env)
             return cls._of_process(home, owned=False, connected=True)
-        start_local(home, cpus)
+        start_local(home, cpus, resources)
         session = cls._of_process(home, owned=True, connected=True)
         session._remember(shared=False)
         return session

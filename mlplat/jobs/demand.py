@@ -5,70 +5,113 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from mlplat.errors import InvalidInput, Refused
 
-Device = Literal["cpu", "gpu"]
-
-_SYNTAX = re.compile(r"(cpu|gpu)(?::(\d{1,6}))?")
-_EXAMPLES = '"cpu:2" (two workers of one core each), "gpu:1", "cpu" (the same as "cpu:1") or "cpu:0" (in this process)'
+_SYNTAX = re.compile(r"(cpu|gpu)(?::(\d{1,6})(?:-(\d{1,6}))?)?")
+_EXAMPLES = (
+    '"cpu:2" (two workers of one core each), "gpu:8", "cpu:1-4" (as many as are free, from one to four), "cpu:0" (in this '
+    'process), or what one worker gets, as in {"workers": 2, "CPU": 4, "FPGA": 1, "labels": {"site": "office"}}'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """`count` workers with one `device` each; 0 workers means in this process, without the cluster."""
+    """From `least` to `count` workers, each with an amount of each of `resources`, on nodes that have the `labels`. 0
+    workers means in this process, without the cluster."""
 
-    device: Device
     count: int
+    least: int
+    resources: tuple[tuple[str, float], ...]
+    labels: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Demand:
-        """`InvalidInput` with examples if the text is none of the forms."""
-        match = _SYNTAX.fullmatch(text.strip().lower()) if isinstance(text, str) else None
+    def parse(cls, compute: str | Mapping[str, Any]) -> Demand:
+        """`InvalidInput` with examples if it is none of the forms."""
+        if isinstance(compute, Mapping):
+            return cls._of_mapping(compute)
+        match = _SYNTAX.fullmatch(compute.strip().lower()) if isinstance(compute, str) else None
         if match is None:
-            raise InvalidInput(f"compute={text!r} is not a demand. Write {_EXAMPLES}.")
-        device: Device = "gpu" if match[1] == "gpu" else "cpu"
-        count = 1 if match[2] is None else int(match[2])
-        if device == "gpu" and count == 0:
-            raise InvalidInput(f"compute={text!r} asks for no GPU. Write {_EXAMPLES}.")
-        return cls(device=device, count=count)
+            raise InvalidInput(f"compute={compute!r} is not a demand. Write {_EXAMPLES}.")
+        least = 1 if match[2] is None else int(match[2])
+        return cls._of(compute, least, least if match[3] is None else int(match[3]), {match[1].upper(): 1.0})
 
-    @property
-    def resource(self) -> str:
-        """The name of the resource in Ray's totals."""
-        return self.device.upper()
+    @classmethod
+    def _of_mapping(cls, compute: Mapping[str, Any]) -> Demand:
+        rest = dict(compute)
+        workers, labels = rest.pop("workers", 1), rest.pop("labels", {})
+        least, most = workers if isinstance(workers, tuple | list) and len(workers) == 2 else (workers, workers)
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (least, most))
+        named = isinstance(labels, Mapping) and all(isinstance(x, str) for pair in labels.items() for x in pair)
+        if not whole or not named or not all(_amount(name, amount) for name, amount in rest.items()):
+            raise InvalidInput(f"compute={compute!r} is not a demand. Write {_EXAMPLES}.")
+        resources = {_name(name): float(amount) for name, amount in rest.items()}
+        return cls._of(compute, least, most, resources or {"CPU": 1.0}, labels)
+
+    @classmethod
+    def _of(
+        cls, said: Any, least: int, most: int, resources: Mapping[str, float], labels: Mapping[str, str] | None = None
+    ) -> Demand:
+        if least > most or (least == 0 and (most > 0 or resources != {"CPU": 1.0})):
+            raise InvalidInput(
+                f"compute={said!r} asks for no worker, or for fewer than it begins with. Write {_EXAMPLES}."
+            )
+        return cls(
+            count=most,
+            least=least,
+            resources=tuple(sorted(resources.items())),
+            labels=tuple(sorted((labels or {}).items())),
+        )
 
     @property
     def in_process(self) -> bool:
         return self.count == 0
 
+    @property
+    def threads(self) -> int:
+        """Of one worker."""
+        return max(1, int(dict(self.resources).get("CPU", 1.0)))
+
     def __str__(self) -> str:
-        return f"{self.device}:{self.count}"
+        workers = str(self.count) if self.least == self.count else f"{self.least}-{self.count}"
+        if len(self.resources) == 1 and not self.labels and self.resources[0] in {("CPU", 1.0), ("GPU", 1.0)}:
+            return f"{self.resources[0][0].lower()}:{workers}"
+        each = ", ".join(f"{amount:g} {name}" for name, amount in self.resources)
+        where = "".join(f", {name}={value}" for name, value in self.labels)
+        return f"{workers} x ({each}{where})"
 
 
 def check(demand: Demand, total: Mapping[str, float]) -> None:
     """`Refused` for what the cluster can never hold, however long one waits. `total` is by resource name ("CPU",
     "GPU").
     """
-    exists = total.get(demand.resource, 0.0)
-    if demand.count > exists:
-        raise Refused(
-            f"{demand} can never run here: it asks for {demand.count} {demand.resource}, and the whole cluster has "
-            f"{exists:g} "
-            f"(all of it: {_amounts(total)}). Ask for less, or connect to a larger cluster with connect(..., "
-            f"ray=ADDRESS)."
-        )
+    for name, amount in demand.resources:
+        exists = total.get(name, 0.0)
+        if demand.least * amount > exists:
+            raise Refused(
+                f"{demand} can never run here: it asks for {demand.least * amount:g} {name}, and the whole cluster has "
+                f"{exists:g} (all of it: {_amounts(total, name)}). Ask for less, or connect to a larger cluster with "
+                "connect(..., ray=ADDRESS)."
+            )
 
 
 def waiting_for(demand: Demand, available: Mapping[str, float]) -> str | None:
     """What a demand must wait for, in words; None if it can start now. `available` is by resource name."""
-    free = available.get(demand.resource, 0.0)
-    if demand.count <= free:
-        return None
-    short = demand.count - free
-    return f"{demand} waits for {short:g} more {demand.resource}: {free:g} of the {demand.count} wanted are free"
+    for name, amount in demand.resources:
+        free, wanted = available.get(name, 0.0), demand.least * amount
+        if wanted > free:
+            return f"{demand} waits for {wanted - free:g} more {name}: {free:g} of the {wanted:g} wanted are free"
+    return None
 
 
-def _amounts(total: Mapping[str, float]) -> str:
-    return ", ".join(f"{total.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
+def _amount(name: Any, amount: Any) -> bool:
+    return isinstance(name, str) and isinstance(amount, int | float) and not isinstance(amount, bool) and amount > 0
+
+
+def _name(resource: str) -> str:
+    return resource.upper() if resource.lower() in {"cpu", "gpu"} else resource
+
+
+def _amounts(total: Mapping[str, float], asked: str) -> str:
+    return ", ".join(f"{total.get(name, 0.0):g} {name}" for name in dict.fromkeys(("CPU", "GPU", asked)))

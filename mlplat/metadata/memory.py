@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from mlplat.errors import NotFound, Unavailable, unknown
-from mlplat.metadata.port import Alias, LedgerEntry, ModelVersion
+from mlplat.metadata.port import Alias, EndStatus, LedgerEntry, ModelVersion
 from mlplat.metadata.rules import check_name, finite, plain, texts
 
 
@@ -37,9 +37,13 @@ class InMemoryMetadata:
         with self._open():
             self._run(run_id)["metrics"].update(values)
 
-    def end_run(self, run_id: str, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    def end_run(self, run_id: str, *, status: EndStatus) -> None:
         with self._open():
             self._run(run_id)["status"] = status
+
+    def continue_run(self, run_id: str) -> None:
+        with self._open():
+            self._run(run_id)["status"] = "RUNNING"
 
     def run(self, run_id: str) -> dict[str, Any]:
         with self._open():

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mlplat.config import set_environment
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable, unknown
 from mlplat.metadata.lock import exclusive
-from mlplat.metadata.port import Alias, LedgerEntry, ModelVersion
+from mlplat.metadata.port import Alias, EndStatus, LedgerEntry, ModelVersion
 from mlplat.metadata.rules import check_name, finite, texts
 
 if TYPE_CHECKING:
@@ -57,9 +57,13 @@ class MlflowMetadata:
         with self._calls("run", run_id) as client:
             client.log_batch(run_id, metrics=values)
 
-    def end_run(self, run_id: str, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    def end_run(self, run_id: str, *, status: EndStatus) -> None:
         with self._calls("run", run_id) as client:
             client.set_terminated(run_id, status=status)
+
+    def continue_run(self, run_id: str) -> None:
+        with self._calls("run", run_id) as client:
+            client.update_run(run_id, status="RUNNING")
 
     def run(self, run_id: str) -> dict[str, Any]:
         with self._calls("run", run_id) as client:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from mlplat.decision import Decision
 
 Alias = Literal["candidate", "gold"]
+EndStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,11 @@ class Metadata(Protocol):
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record metrics of a step. NaN is refused with `InvalidInput`."""
 
-    def end_run(self, run_id: str, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """Close a run."""
+    def end_run(self, run_id: str, *, status: EndStatus) -> None:
+        """Close a run; SCHEDULED: until it is continued."""
+
+    def continue_run(self, run_id: str) -> None:
+        """It is RUNNING again. `NotFound` if unknown."""
 
     def run(self, run_id: str) -> dict[str, Any]:
         """`{"run_id", "name", "status", "params", "metrics", "tags"}`; metrics are the last of each. `NotFound` if unknown."""

@@ -26,10 +26,12 @@ from safetensors import numpy as safetensors
 from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
 from mlplat.model.architecture import Architecture
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import PROBABILITY, Model, canonical
+from mlplat.model.model import Model, canonical
 from mlplat.model.signature import Signature
+from mlplat.model.task import BINARY, Task
 
-FORMAT = 1
+FORMAT = 2
+"""1: the vocabulary, and the probability of a label. 2: other tasks."""
 GOLDEN_TOLERANCE = 1e-6
 _FILES = ("model.json", "weights.safetensors", "golden.json")
 _MANIFEST = "manifest.json"
@@ -40,7 +42,7 @@ class Golden:
     """Input columns (plain values) and the answers to them."""
 
     inputs: Mapping[str, Sequence[Any]]
-    outputs: Mapping[str, Sequence[float]]
+    outputs: Mapping[str, Sequence[Any]]
 
     @classmethod
     def of(cls, model: Model, inputs: Mapping[str, Sequence[Any]]) -> Golden:
@@ -50,9 +52,10 @@ class Golden:
         return cls(inputs=plain, outputs={name: value.tolist() for name, value in model.predict(plain).items()})
 
     def difference(self, model: Model) -> float:
-        """The largest absolute difference between the kept answers and the model's; NaN if it answers NaN."""
-        kept = np.asarray(self.outputs[PROBABILITY.name])
-        return float(np.max(np.abs(model.predict(self.inputs)[PROBABILITY.name] - kept), initial=0.0))
+        """The largest absolute difference between the kept answers and the model's; NaN if it answers NaN. Another class
+        is a difference of 1."""
+        answers = model.predict(self.inputs)
+        return max((_difference(np.asarray(kept), answers[name]) for name, kept in self.outputs.items()), default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +103,11 @@ def load(path: Path, *, digest: str | None = None) -> Artifact:
     golden = json.loads(contents["golden.json"])
     try:
         model = Model(
-            architecture=Architecture.from_json(spec["architecture"]),
+            network=Architecture.from_json(spec["architecture"]),
             weights=safetensors.load(contents["weights.safetensors"]),
             encoding=InputEncoding.from_json(spec["encoding"]),
             signature=Signature.from_json(spec["signature"]),
+            task=Task.from_json(spec["task"]) if "task" in spec else BINARY,
         )
     except (KeyError, TypeError, SafetensorError, InvalidInput) as error:
         raise Corrupt(f"{path}: the files are whole, but not a model: {error}") from error
@@ -112,14 +116,30 @@ def load(path: Path, *, digest: str | None = None) -> Artifact:
     return Artifact(model=model, golden=Golden(inputs=golden["inputs"], outputs=golden["outputs"]))
 
 
+def place(home: Path, name: str, digest: str) -> Path:
+    """Where a home has the artifact of a registered model."""
+    return home / "models" / name / digest
+
+
+def _format(model: Model) -> int:
+    """The oldest that can hold the model, so that an older mlplat reads what it can."""
+    return 1 if model.task == BINARY else 2
+
+
+def _difference(kept: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
+    if kept.dtype.kind != "f":
+        return float(np.any(kept != found))
+    return float(np.max(np.abs(found - kept), initial=0.0))
+
+
 def _write(folder: Path, model: Model, golden: Golden) -> None:
     contents = {
-        "model.json": canonical({"format": FORMAT, **model.spec()}),
+        "model.json": canonical({"format": _format(model), **model.spec()}),
         "weights.safetensors": safetensors.save(dict(model.weights)),
         "golden.json": canonical({"inputs": golden.inputs, "outputs": golden.outputs}),
     }
     files = {name: _digest(content) for name, content in contents.items()}
-    contents[_MANIFEST] = canonical({"format": FORMAT, "digest": model.digest, "files": files})
+    contents[_MANIFEST] = canonical({"format": _format(model), "digest": model.digest, "files": files})
     for name, content in contents.items():
         with (folder / name).open("wb") as file:
             file.write(content)

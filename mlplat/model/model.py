@@ -15,28 +15,26 @@ from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
 from mlplat.model.columns import Columns
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.signature import Field, Signature
+from mlplat.model.signature import Signature
+from mlplat.model.task import BINARY, Task
 
 Array = np.ndarray[Any, Any]
-
-PROBABILITY = Field(name="probability", dtype="float64", required=True)
-OUTPUTS = (PROBABILITY,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """Answers with the probability of the label, one per row. Thread-safe; nothing in it ever changes."""
+    """Answers with the fields of its task, one answer per row. Thread-safe; nothing in it ever changes."""
 
-    architecture: Architecture
+    network: Architecture
     weights: Mapping[str, Array]
     encoding: InputEncoding
     signature: Signature
+    task: Task = BINARY
 
     def __post_init__(self) -> None:
-        if self.signature.outputs != OUTPUTS:
-            raise InvalidInput(
-                f"outputs {[f.name for f in self.signature.outputs]}: only 'probability' (float64) is known"
-            )
+        if self.signature.outputs != self.task.fields():
+            found, wanted = ([f.name for f in fields] for fields in (self.signature.outputs, self.task.fields()))
+            raise InvalidInput(f"the signature's outputs are {found}, and those of a {self.task.kind} task {wanted}")
         encoded = set(self.encoding.names)
         inputs = {field.name for field in self.signature.inputs()}
         if encoded != inputs:
@@ -44,7 +42,7 @@ class Model:
         object.__setattr__(self, "weights", {name: _frozen(value) for name, value in sorted(self.weights.items())})
 
     def predict(self, columns: Columns) -> dict[str, Array]:
-        """`{"probability": float64 [n]}` for n rows. A row's answer depends on its batch by no more than 1e-6.
+        """The task's answers by field, [n] each, for n rows. A row's answer depends on its batch by no more than 1e-6.
 
         `columns` holds the input columns by name, as lists, arrays or an Arrow table; more columns do no harm.
         `InvalidInput` names a column that is missing or has a wrong type.
@@ -52,7 +50,7 @@ class Model:
         from mlplat.model.build import logits
 
         numeric, codes = self.encoding.encode(columns)
-        return {PROBABILITY.name: _sigmoid(logits(self._network, numeric, codes)[:, 0])}
+        return self.task.answers(logits(self._network, numeric, codes))
 
     def warm(self) -> None:
         """Do now what the first `predict` would do besides predicting: import torch and build the network."""
@@ -69,17 +67,18 @@ class Model:
 
     def spec(self) -> dict[str, Any]:
         """All but the weights, as JSON."""
-        return {
-            "architecture": self.architecture.to_json(),
+        spec = {
+            "architecture": self.network.to_json(),
             "encoding": self.encoding.to_json(),
             "signature": self.signature.to_json(),
         }
+        return spec if self.task == BINARY else {**spec, "task": self.task.to_json()}  # as before there were tasks
 
     @cached_property
     def _network(self) -> Any:
         from mlplat.model.build import build, load_weights
 
-        network = build(self.architecture, self.encoding, outputs=len(self.signature.outputs))
+        network = build(self.network, self.encoding, outputs=self.task.outputs)
         try:
             return load_weights(network, self.weights)
         except RuntimeError as error:
@@ -104,8 +103,3 @@ def _frozen(value: Array) -> Array:
     copy = np.array(value, order="C")
     copy.flags.writeable = False
     return copy
-
-
-def _sigmoid(x: Array) -> Array:
-    out: Array = np.exp(-np.logaddexp(0.0, -x))
-    return out

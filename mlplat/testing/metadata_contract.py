@@ -41,6 +41,14 @@ class MetadataContract:
             "tags": {"snapshot": "abc"},
         }
 
+    def test_a_run_that_waits_is_continued(self, store: Metadata) -> None:
+        run_id = store.start_run("late", params={}, tags={})
+        for _ in range(2):
+            store.end_run(run_id, status="SCHEDULED")
+            assert store.run(run_id)["status"] == "SCHEDULED"
+            store.continue_run(run_id)
+            assert store.run(run_id)["status"] == "RUNNING"
+
     def test_a_run_takes_many_params(self, store: Metadata) -> None:
         params = {f"p{i}": i for i in range(250)}
         assert len(store.run(store.start_run("late", params=params, tags={}))["params"]) == 250
@@ -53,6 +61,7 @@ class MetadataContract:
             lambda: store.run("nope"),
             lambda: store.log_metrics("nope", {"auc": 0.5}),
             lambda: store.end_run("nope", status="FAILED"),
+            lambda: store.continue_run("nope"),
         ):
             with pytest.raises(NotFound, match="nope"):
                 call()

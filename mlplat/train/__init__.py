@@ -6,13 +6,18 @@ from __future__ import annotations
 from mlplat.train.progress import Progress, progress_for
 from mlplat.train.promoter import ModelPromoter
 from mlplat.train.promotion import Promotion, promote
-from mlplat.train.settings import TrainSettings
-from mlplat.train.trainer import TrainedModel, train
+from mlplat.train.science import Science, Shape
+from mlplat.train.settings import Recovery, TrainSettings
+from mlplat.train.trainer import Interrupted, TrainedModel, train
 
 __all__ = [
+    "Interrupted",
     "ModelPromoter",
     "Progress",
     "Promotion",
+    "Recovery",
+    "Science",
+    "Shape",
     "TrainSettings",
     "TrainedModel",
     "progress_for",

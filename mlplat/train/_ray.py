@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,28 @@ import ray
 import torch
 import torch.distributed as dist
 from ray.exceptions import RayActorError, RayError
-from ray.train import RunConfig, ScalingConfig, get_context
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mlplat import errors
 from mlplat.clock import SystemClock
 from mlplat.config import set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
-from mlplat.train.loop import Learned, learn
+from mlplat.train import parallel
 from mlplat.train.progress import Progress, Silent
 from mlplat.train.relay import Follower, ToFile
-from mlplat.train.shards import Work
+from mlplat.train.session import learn
+from mlplat.train.settings import Parallel
+from mlplat.train.work import Learned, Work, Yielded
 
 ABORT_S = 30.0
+STOP_FILE = "stop"
+_NOT_THE_USERS = ("/site-packages/", str(Path(errors.__file__).parent) + "/", "<frozen ")
 _PARTNER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 # Ray Train's own: a shorter poll ends a run sooner; the others start actors and reporters that one machine does not
@@ -50,19 +55,38 @@ class Workers:
         context = get_context()
         self.rank: int = context.get_world_rank()
         self.size: int = context.get_world_size()
+        self.local_rank: int = context.get_local_rank()
+        self.local_size: int = context.get_local_world_size()
         self.device: torch.device = get_device()
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        if self.size == 1:
-            return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+    def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
+        kind = parallel.Alone if self.size == 1 else parallel.Sharded if how == "fsdp" else parallel.Replicated
+        return kind(module, self.device, half=half)
 
-    def agree(self, value: bool) -> bool:
+    def share(self, numbers: Sequence[float]) -> list[float]:
         if self.size == 1:
-            return value
-        shared = torch.tensor([float(value)], device=self.device)
+            return list(numbers)
+        shared = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.broadcast(shared, src=0)
-        return bool(shared.item())
+        found: list[float] = shared.tolist()
+        return found
+
+    def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        if self.size == 1:
+            return [rows.cpu()]
+        mine = rows.to(self.device)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine)
+        return [one.cpu() for one in found]
+
+
+class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
+    """Ray Train's, but what the user's code raised it would raise again: only lost workers are worth another try."""
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        if isinstance(training_failed_error, WorkerGroupError) and _told(training_failed_error) is not None:
+            return FailureDecision.RAISE
+        return super().make_decision(training_failed_error)
 
 
 class Trainer(TorchTrainer):  # type: ignore[misc]
@@ -80,40 +104,62 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
         callbacks: list[Any] = super()._create_default_callbacks()
         return [one for one in callbacks if not isinstance(one, PlacementGroupCleanerCallback)]
 
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        arguments["failure_policy"] = FailurePolicy(self.run_config.failure_config)
+        return super()._initialize_and_run_controller(**arguments)
+
     def abort(self) -> None:
         if self._controller is not None:
             with contextlib.suppress(RayActorError):  # how it answers: by ending
                 ray.get(self._controller.abort.remote(), timeout=ABORT_S)
 
 
-def learn_on_workers(work: Work, demand: Demand, folder: Path, progress: Progress) -> Learned:
-    """Run `learn` on `demand.count` workers. `folder` is this run's own; its last part is the run's unique name.
+def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
+    """Run `learn` on the workers that `demand` asks for; lost ones are replaced, and the run goes on from its newest
+    checkpoint.
 
-    Raises what `learn` raises, `UserCodeError` for anything else that a worker raised, `Unavailable` if workers were
-    lost.
+    Raises what `learn` raises, `UserCodeError` for anything else that a worker raised, `Unavailable` if workers were lost
+    more than `settings.recovery.failures` times.
     """
     set_environment(_ENVIRONMENT)
-    folder.mkdir(parents=True)
-    told = folder / "progress.jsonl"
-    told.touch()
-    progress.note(f"starting {demand.count} {demand.device.upper()} worker{'s' if demand.count > 1 else ''}")
+    told, asked, rays = (work.folder / name for name in ("progress.jsonl", STOP_FILE, "ray"))
+    told.write_text("")
+    asked.unlink(missing_ok=True)
+    shutil.rmtree(rays, ignore_errors=True)
+    progress.note(f"starting {_described(demand)}")
+    elastic = demand.least < demand.count
     trainer = Trainer(
         _worker,
         train_loop_config={"work": work, "told": told},
-        scaling_config=ScalingConfig(num_workers=demand.count, use_gpu=demand.device == "gpu"),
-        run_config=RunConfig(name=folder.name, storage_path=str(folder.parent)),
+        scaling_config=ScalingConfig(
+            num_workers=(demand.least, demand.count) if elastic else demand.count,
+            use_gpu="GPU" in dict(demand.resources),
+            resources_per_worker=dict(demand.resources),
+            label_selector=dict(demand.labels) or None,
+        ),
+        run_config=RunConfig(
+            name=work.folder.name,
+            storage_path=str(rays),
+            failure_config=FailureConfig(max_failures=work.settings.recovery.failures),
+        ),
     )
-    follower = Follower(told, progress)
+    follower = Follower(told, progress, every=lambda: asked.touch() if stop() else None)
     try:
-        learned: Learned = _fit(trainer)
+        return _fit(trainer)
     finally:
         with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            for left in (told, asked):
+                stack.callback(left.unlink, missing_ok=True)
+            stack.callback(shutil.rmtree, rays, ignore_errors=True)
             follower.stop()
-    return learned
 
 
-def _fit(trainer: Trainer) -> Learned:
+def _described(demand: Demand) -> str:
+    workers = str(demand.count) if demand.least == demand.count else f"{demand.least} to {demand.count}"
+    return f"{workers} worker{'' if demand.count == 1 else 's'} for {demand}"
+
+
+def _fit(trainer: Trainer) -> Learned | Yielded:
     try:
         result = trainer.fit()
     except KeyboardInterrupt:
@@ -123,16 +169,16 @@ def _fit(trainer: Trainer) -> Learned:
         raise _of_user(error) from None
     except (TrainingFailedError, RayError) as error:
         raise Unavailable(f"Ray Train could not run the workers: {_first_line(error)}") from error
-    learned: Learned = result.return_value
+    learned: Learned | Yielded = result.return_value
     return learned
 
 
-def _worker(config: dict[str, Any]) -> Learned | None:
-    gang = Workers()
+def _worker(config: dict[str, Any]) -> Learned | Yielded | None:
+    gang, work = Workers(), config["work"]
     clock = SystemClock()
     progress: Progress = ToFile(config["told"], clock) if gang.rank == 0 else Silent()
     try:
-        learned = learn(config["work"], gang, progress, clock)
+        learned = learn(work, gang, progress, clock, (work.folder / STOP_FILE).exists)
     except Exception as error:
         raise ToldError(json.dumps(_description(error))) from error
     finally:
@@ -145,28 +191,34 @@ class ToldError(Exception):
 
 
 def _description(error: Exception) -> dict[str, str]:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
+    frame = (users or frames)[-1]
     where = f"{frame.filename}:{frame.lineno}"
     return {"kind": type(error).__name__, "message": str(error), "where": where, "line": frame.line or ""}
 
 
-def _of_user(error: WorkerGroupError) -> MlplatError:
-    """The first worker's own error. That of a worker which only lost its partner tells nothing."""
-    told: list[tuple[int, dict[str, str]]] = []
+def _told(error: WorkerGroupError) -> tuple[int, dict[str, str]] | None:
+    """The first worker with an error of its own, and that. The error of one which only lost its partner tells nothing."""
     for rank, failure in sorted(error.worker_failures.items()):
         text = str(failure)
         start = text.rfind('{"kind"')
         if start >= 0:
             description = json.JSONDecoder().raw_decode(text[start:])[0]
             if not any(name in description["message"].lower() for name in _PARTNER_LOST):
-                told.append((rank, description))
-    if not told:
+                return rank, description
+    return None
+
+
+def _of_user(error: WorkerGroupError) -> MlplatError:
+    told = _told(error)
+    if told is None:
         lost = ", ".join(str(rank) for rank in sorted(error.worker_failures))
         why = next((_first_line(failure) for failure in error.worker_failures.values()), _first_line(error))
         return Unavailable(
-            f"workers were lost (rank {lost}): {why}. Train again; the home is as it was before the run."
+            f"workers were lost (rank {lost}): {why}. The same call goes on from the run's newest checkpoint."
         )
-    rank, first = told[0]
+    rank, first = told
     kind = getattr(errors, first["kind"], None)
     if isinstance(kind, type) and issubclass(kind, MlplatError):
         return kind(first["message"])

@@ -84,3 +84,25 @@ def summary(labels: Array, probabilities: Array) -> dict[str, float]:
         "brier": brier(labels, probabilities),
         "calibration_error": calibration(labels, probabilities).error,
     }
+
+
+def multiclass_log_loss(labels: Array, probabilities: Array) -> float:
+    """The mean negative log of the right class's probability [n, classes], kept EPSILON away from 0; labels are places."""
+    right = probabilities[np.arange(len(labels)), labels.astype(np.int64)]
+    return float(-np.log(np.clip(right, EPSILON, 1.0)).mean()) if len(labels) else math.nan
+
+
+def accuracy(labels: Array, probabilities: Array) -> float:
+    """The share of rows whose most probable class is the right one; of equal ones the first counts. NaN without rows."""
+    return float((probabilities.argmax(axis=1) == labels).mean()) if len(labels) else math.nan
+
+
+def mean_squared_error(labels: Array, values: Array) -> float:
+    """NaN without rows."""
+    return float(((values - labels) ** 2).mean()) if len(labels) else math.nan
+
+
+def r2(labels: Array, values: Array) -> float:
+    """1 - squared error / squared error of the mean (coefficient of determination). NaN if the labels are all the same."""
+    spread = float(((labels - labels.mean()) ** 2).sum()) if len(labels) else 0.0
+    return 1.0 - float(((values - labels) ** 2).sum()) / spread if spread else math.nan

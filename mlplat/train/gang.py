@@ -3,35 +3,49 @@ case."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from mlplat.train import parallel
+from mlplat.train.settings import Parallel
+
 
 class Gang(Protocol):
-    """Rank 0 evaluates, decides and reports."""
+    """Rank 0 judges, decides and reports. `local_rank` counts the workers of one node. All workers call `share` and
+    `gather` equally often."""
 
     rank: int
     size: int
+    local_rank: int
+    local_size: int
     device: torch.device
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
         """A module whose gradients are the mean over all workers."""
 
-    def agree(self, value: bool) -> bool:
-        """The value of rank 0, on every rank. All call it, equally often."""
+    def share(self, numbers: Sequence[float]) -> list[float]:
+        """The numbers of rank 0, on every rank. Nobody goes on before rank 0 has come here."""
+
+    def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all ranks, in their order, which have one shape, on the CPU of every rank. Nobody goes on before
+        all have come here."""
 
 
 class Alone:
     """This process."""
 
-    rank = 0
-    size = 1
+    rank = local_rank = 0
+    size = local_size = 1
     device = torch.device("cpu")
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        return module
+    def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
+        return parallel.Alone(module, self.device, half=half)
 
-    def agree(self, value: bool) -> bool:
-        return value
+    def share(self, numbers: Sequence[float]) -> list[float]:
+        return list(numbers)
+
+    def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [rows.cpu()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
@@ -17,23 +18,24 @@ LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochMetrics:
-    """One pass: the mean loss while learning, and log loss and AUC on the rows held out. `epoch` counts from 0."""
+    """One pass: the mean loss while learning, and on the rows held out the loss, which comes first, and metrics. `epoch`
+    counts from 0."""
 
     epoch: int
     train_loss: float
-    log_loss: float
-    auc: float
+    held_out: Mapping[str, float]
     seconds: float
     best: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long a run may become: early stopping can end it sooner."""
+    """How long a run may become: early stopping can end it sooner. `done` steps were done before."""
 
     epochs: int
     steps: int
     rows_per_step: int
+    done: int = 0
 
     @property
     def total(self) -> int:
@@ -103,10 +105,11 @@ class Lines:
     def end(self) -> None: ...
 
     def _rate(self, done: int, spent_s: float) -> str:
-        if spent_s <= 0 or not done:
+        here = done - self._plan.done
+        if spent_s <= 0 or here <= 0:
             return ""
-        left_s = (self._plan.total - done) * spent_s / done
-        return f", {done * self._plan.rows_per_step / spent_s:,.0f} rows/s, at most {left_s:.0f} s left"
+        left_s = (self._plan.total - done) * spent_s / here
+        return f", {here * self._plan.rows_per_step / spent_s:,.0f} rows/s, at most {left_s:.0f} s left"
 
 
 class Terminal:
@@ -130,7 +133,7 @@ class Terminal:
 
     def begin(self, plan: Plan) -> None:
         self._plan = plan
-        self._task = self._bar.add_task("", total=plan.total, said="", rate="")
+        self._task = self._bar.add_task("", total=plan.total, completed=plan.done, said="", rate="")
         self._bar.start()
 
     def step(self, done: int, loss: float) -> None:
@@ -148,8 +151,8 @@ class Terminal:
 
 def describe(metrics: EpochMetrics, plan: Plan) -> str:
     learnt = f"epoch {metrics.epoch + 1}/{plan.epochs}: loss {metrics.train_loss:.4f}"
-    held_out = f"held out: log loss {metrics.log_loss:.4f}, AUC {metrics.auc:.4f}{' (best)' if metrics.best else ''}"
-    return f"{learnt}, {held_out}, {metrics.seconds:.1f} s"
+    held_out = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.held_out.items())
+    return f"{learnt}, held out: {held_out}{' (best)' if metrics.best else ''}, {metrics.seconds:.1f} s"
 
 
 def progress_for(clock: Clock, stream: TextIO | None = None) -> Progress:

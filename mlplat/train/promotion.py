@@ -17,11 +17,12 @@ from mlplat.decision import Act, Decision, Hold
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Refused
 from mlplat.features.training_set import TrainingSet
 from mlplat.metadata.port import Alias, LedgerEntry, Metadata, ModelVersion
-from mlplat.model.artifact import Artifact, load
-from mlplat.model.model import OUTPUTS, Model
+from mlplat.model.artifact import Artifact, load, place
+from mlplat.model.model import Model
+from mlplat.model.task import BINARY
 from mlplat.train import evaluate
 from mlplat.train.promoter import ModelPromoter, PromotionFacts
-from mlplat.train.rows import labels_of, split, times_of
+from mlplat.train.rows import encoded_labels, split, times_of
 from mlplat.train.trainer import CUT_TAG
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +43,7 @@ def promote(
     version: ModelVersion,
     data: TrainingSet,
     *,
+    home: Path,
     metadata: Metadata,
     clock: Clock,
     promoter: ModelPromoter | None = None,
@@ -55,7 +57,7 @@ def promote(
     moves nothing.
     """
     gold = metadata.alias(version.name, "gold")
-    facts = gather(version, gold, data, metadata)
+    facts = gather(version, gold, data, home, metadata)
     now_us = clock.now_us()
     decision = (promoter or ModelPromoter()).decide(facts, now_us=now_us)
     if force is not None:
@@ -77,24 +79,26 @@ def promote(
     return Promotion(version=version, decision=decision, aliases=aliases)
 
 
-def gather(version: ModelVersion, gold: ModelVersion | None, data: TrainingSet, metadata: Metadata) -> PromotionFacts:
+def gather(
+    version: ModelVersion, gold: ModelVersion | None, data: TrainingSet, home: Path, metadata: Metadata
+) -> PromotionFacts:
     """Measure a version, and gold beside it on the same rows."""
     table, labels = unseen_rows(version, data, metadata)
     incumbent = None if gold is None or gold.version == version.version else gold
     common = {"rows": len(labels), "positives": int(labels.sum()), "incumbent": incumbent and incumbent.version}
-    artifact = _load(version)
+    artifact = _load(home, version)
     if artifact is None:
         return _facts(common, signature_complete=False, loads=False)
     probabilities = _predict(artifact.model, table)
     return _facts(
         common,
-        signature_complete=artifact.model.signature == data.signature(OUTPUTS),
+        signature_complete=artifact.model.signature == data.signature(BINARY.fields()),
         loads=True,
         golden_difference=artifact.golden.difference(artifact.model),
         base_log_loss=evaluate.base_log_loss(labels),
         log_loss=None if probabilities is None else evaluate.log_loss(labels, probabilities),
         auc=None if probabilities is None else evaluate.auc(labels, probabilities),
-        incumbent_log_loss=None if incumbent is None else _log_loss(incumbent, table, labels),
+        incumbent_log_loss=None if incumbent is None else _log_loss(home, incumbent, table, labels),
     )
 
 
@@ -108,14 +112,14 @@ def unseen_rows(version: ModelVersion, data: TrainingSet, metadata: Metadata) ->
             "train it with mlplat"
         ) from None
     table = data.table()
-    labels = labels_of(table, data.label)
+    labels = encoded_labels(table, data.label, BINARY)
     rows = split(times_of(table, data.time), cut_us).held_out
     return table.take(pa.array(rows)), labels[rows]
 
 
-def _load(version: ModelVersion) -> Artifact | None:
+def _load(home: Path, version: ModelVersion) -> Artifact | None:
     try:
-        artifact = load(Path(version.path), digest=version.digest)
+        artifact = load(place(home, version.name, version.digest), digest=version.digest)
         artifact.model.warm()
     except MlplatError:
         return None
@@ -130,8 +134,8 @@ def _predict(model: Model, table: pa.Table) -> Array | None:
         return None
 
 
-def _log_loss(version: ModelVersion, table: pa.Table, labels: Array) -> float | None:
-    artifact = _load(version)
+def _log_loss(home: Path, version: ModelVersion, table: pa.Table, labels: Array) -> float | None:
+    artifact = _load(home, version)
     probabilities = None if artifact is None else _predict(artifact.model, table)
     return None if probabilities is None else evaluate.log_loss(labels, probabilities)
 

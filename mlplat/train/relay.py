@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,11 @@ class ToFile:
 
 
 class Follower:
-    """Reads the file in a thread and tells the driver's progress. What that raises comes out of `stop`."""
+    """Reads the file in a thread and tells the driver's progress; calls `every` as often. What they raise comes out of
+    `stop`."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path, self._progress = path, progress
+    def __init__(self, path: Path, progress: Progress, *, every: Callable[[], None] = lambda: None) -> None:
+        self._path, self._progress, self._every = path, progress, every
         self._stop = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="mlplat-progress", daemon=True)
@@ -71,6 +73,7 @@ class Follower:
                 rest, last = "", False
                 while not last:
                     last = self._stop.wait(TELL_EVERY_S)  # then once more, for what came before the stop
+                    self._every()
                     *lines, rest = (rest + file.read()).split("\n")
                     for line in lines:
                         tell(self._progress, *json.loads(line))

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from mlplat.clock import US_PER_S, iso
 from mlplat.errors import InvalidInput
+from mlplat.model.task import Task
+from mlplat.train.settings import TaskKind
 
 Array = np.ndarray[Any, Any]
 
@@ -24,27 +26,59 @@ class Split:
     held_out: Array
 
 
-def labels_of(table: pa.Table, label: str) -> Array:
-    """float64 [rows] of 0 and 1. `InvalidInput` names the column and says what is wrong with it."""
+def task_of(table: pa.Table, label: str, kind: TaskKind) -> Task:
+    """The task, with the classes that the label shows. `InvalidInput` names the column and says what is wrong with it."""
+    column = _label(table, label)
+    if kind != "multiclass":
+        encoded_labels(table, label, Task(kind=kind))
+        return Task(kind=kind)
+    if not (
+        pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_integer(column.type)
+    ):
+        raise InvalidInput(f"label column {label!r} is {column.type}; classes are texts or integers")
+    classes = sorted(pc.unique(column).to_pylist())
+    if len(classes) < 2:
+        raise InvalidInput(f"label column {label!r} is {classes[0]!r} in all rows: nothing to learn")
+    return Task(kind="multiclass", classes=tuple(classes))
+
+
+def encoded_labels(table: pa.Table, label: str, task: Task) -> Array:
+    """[rows]: float64 0 and 1, int64 places in the classes, or float64. `InvalidInput` as above."""
+    column = _label(table, label)
+    if task.kind == "multiclass":
+        found = pc.index_in(column, value_set=pa.array(task.classes, type=column.type))
+        return _numpy(found.cast(pa.int64()))
+    kind = column.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        wanted = "0 and 1, or booleans" if task.kind == "binary" else "numbers"
+        raise InvalidInput(f"label column {label!r} is {kind}; it must hold {wanted}")
+    values = _numpy(column.cast(pa.float64(), safe=False))
+    allowed = np.isin(values, (0.0, 1.0)) if task.kind == "binary" else np.isfinite(values)
+    other = np.flatnonzero(~allowed)
+    if len(other):
+        wanted = "0 and 1 alone" if task.kind == "binary" else "finite numbers"
+        raise InvalidInput(f"label column {label!r} is {values[other[0]]:g} in row {other[0]}; it must hold {wanted}")
+    return values
+
+
+def _label(table: pa.Table, label: str) -> pa.ChunkedArray:
+    """Without nulls."""
     if label not in table.column_names:
         raise InvalidInput(f"label column {label!r} is absent; there are {', '.join(table.column_names)}")
     column = table.column(label)
-    kind = column.type
-    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise InvalidInput(f"label column {label!r} is {kind}; it must hold 0 and 1, or booleans")
-    missing = pc.or_kleene(pc.is_null(column), pc.is_nan(column)) if pa.types.is_floating(kind) else pc.is_null(column)
+    floating = pa.types.is_floating(column.type)
+    missing = pc.or_kleene(pc.is_null(column), pc.is_nan(column)) if floating else pc.is_null(column)
     if count := pc.sum(missing).as_py():
         first = np.flatnonzero(missing.to_numpy())[:5].tolist()
         raise InvalidInput(
             f"label column {label!r} is null in {count} rows (first {first}): leave out rows without a label"
         )
-    values: Array = column.cast(pa.float64(), safe=False).to_numpy()
-    other = np.flatnonzero((values != 0) & (values != 1))
-    if len(other):
-        raise InvalidInput(
-            f"label column {label!r} is {values[other[0]]:g} in row {other[0]}; it must hold 0 and 1 alone"
-        )
-    return values
+    return column
+
+
+def _numpy(column: Any) -> Array:
+    out: Array = column.to_numpy()
+    return out
 
 
 def times_of(table: pa.Table, time: str) -> Array:
@@ -70,13 +104,13 @@ def split(times_us: Array, cut_us: int) -> Split:
     return Split(cut_us=cut_us, learn=np.flatnonzero(~late), held_out=np.flatnonzero(late))
 
 
-def check_split(parts: Split, labels: Array, label: str) -> None:
+def check_split(parts: Split, table: pa.Table, label: str) -> None:
     """`InvalidInput` if there is nothing to learn from or nothing to judge by."""
     for name, rows in (("to learn from, before", parts.learn), ("held out, from", parts.held_out)):
         if not len(rows):
             raise InvalidInput(f"no rows are left {name} {iso(parts.cut_us)}: give a shorter holdout_s, or more data")
-    learnt = labels[parts.learn]
-    if learnt.min() == learnt.max():
+    learnt = pc.min_max(table.column(label).take(pa.array(parts.learn))).as_py()
+    if learnt["min"] == learnt["max"]:
         raise InvalidInput(
-            f"label column {label!r} is {learnt[0]:g} in all {len(learnt)} rows to learn from: nothing to learn"
+            f"label column {label!r} is {learnt['min']} in all {len(parts.learn)} rows to learn from: nothing to learn"
         )

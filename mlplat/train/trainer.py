@@ -4,31 +4,30 @@ everything."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, NotFound, NotYetAvailable
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.architecture import Architecture
 from mlplat.model.artifact import Golden, save
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import OUTPUTS, Model
+from mlplat.model.model import Model
+from mlplat.model.task import Task
 from mlplat.train.lineage import lineage
 from mlplat.train.progress import EpochMetrics, Progress
-from mlplat.train.rows import Split, check_split, cut_before_end, labels_of, split, times_of
+from mlplat.train.rows import Split, check_split, cut_before_end, split, task_of, times_of
+from mlplat.train.runs import RunFolder, claimed
+from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from mlplat.train.loop import Learned
-    from mlplat.train.shards import Work
+from mlplat.train.work import Learned, Source, Work, Yielded
 
 GOLDEN_ROWS = 8
 CUT_TAG = "holdout_start_us"
@@ -45,9 +44,17 @@ class TrainedModel:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """A run that was asked to stop, after `step` steps. The same call goes on from there."""
+
+    run_id: str
+    step: int
+
+
 def train(
     data: TrainingSet,
-    architecture: Architecture,
+    science: Science,
     settings: TrainSettings,
     *,
     demand: Demand,
@@ -56,32 +63,56 @@ def train(
     clock: Clock,
     progress: Progress,
     code: Path | None = None,
-) -> TrainedModel:
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainedModel | Interrupted:
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
-    set.
+    set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
-    `code` is a folder under git whose commit is recorded. Raises `InvalidInput` for data or settings that cannot be
-    learnt from, before anything is recorded or after the run is recorded as failed.
+    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. Raises `InvalidInput` for
+    data or settings that cannot be learnt from, before anything is recorded or after the run is recorded as failed;
+    `Conflict` if another process is doing the same.
     """
     began_s = clock.elapsed_s()
-    table, parts = _checked(data, settings)
-    encoding = _fit(data, table, parts)
-    tags = {**lineage(data, folder=code or Path.cwd()), CUT_TAG: str(parts.cut_us), "compute": str(demand)}
-    params = {**settings.to_json(), "architecture": architecture.to_json(), "compute": str(demand)}
-    run_id = metadata.start_run(data.name, params=params, tags=tags)
-    with _recorded(metadata, run_id):
-        work = _work(data, parts, architecture, encoding, settings)
-        learned = _run(work, demand, home / "runs" / run_id, clock, _Recording(progress, metadata, run_id))
-        signature = data.signature(OUTPUTS)
-        model = Model(architecture=architecture, weights=learned.weights, encoding=encoding, signature=signature)
-        path = save(model, home / "models" / data.name, golden=_golden(model, table, parts))
-        best = next(m for m in reversed(learned.history) if m.best)
-        metrics = _finite({"best_epoch": best.epoch, "best_log_loss": best.log_loss, "best_auc": best.auc})
-        seconds = clock.elapsed_s() - began_s
-        metadata.log_metrics(run_id, {**metrics, "seconds": seconds}, step=best.epoch)
-        version = metadata.register(data.name, digest=model.digest, path=str(path), run_id=run_id)
-    found = {"log_loss": best.log_loss, "auc": best.auc}
-    return TrainedModel(model=model, version=version, metrics=found, history=learned.history, seconds=seconds)
+    if not isinstance(science.network, Architecture):
+        raise NotYetAvailable(
+            "a network of your own can be trained, and not kept yet: give an architecture, as mlp((128, 64))"
+        )
+    facts = _checked(data, settings)
+    said = {**settings.to_json(), **science.spelled(), "compute": str(demand)}
+    identity = {
+        **science.spelled(),
+        **settings.science(),
+        "compute": str(demand),
+        "name": data.name,
+        "of": data.snapshot,
+    }
+    with claimed(home / "runs", identity) as folder:
+        tags = {**lineage(data, folder=code or Path.cwd()), CUT_TAG: str(facts.parts.cut_us), "compute": str(demand)}
+        run_id = _begun(folder, metadata, data.name, said, tags)
+        work = _work(data, facts, science, settings, folder.path, home / "cache" / "rows", demand.threads)
+        with _recorded(metadata, run_id, folder):
+            learned = _run(work, demand, clock, _Recording(progress, metadata, run_id), stop)
+            if isinstance(learned, Yielded):
+                metadata.end_run(run_id, status="SCHEDULED")
+                return Interrupted(run_id=run_id, step=learned.step)
+            model = Model(
+                network=science.network,
+                weights=learned.weights,
+                encoding=facts.encoding,
+                signature=data.signature(facts.task.fields()),
+                task=facts.task,
+            )
+            path = save(model, home / "models" / data.name, golden=_golden(model, facts))
+            best = next(m for m in reversed(learned.history) if m.best)
+            seconds = clock.elapsed_s() - began_s
+            metrics = {f"best_{name}": value for name, value in {"epoch": best.epoch, **best.held_out}.items()}
+            metadata.log_metrics(run_id, _finite({**metrics, "seconds": seconds}), step=best.epoch)
+            version = metadata.register(data.name, digest=model.digest, path=str(path), run_id=run_id)
+            metadata.end_run(run_id, status="FINISHED")
+        folder.forget()
+    return TrainedModel(
+        model=model, version=version, metrics=dict(best.held_out), history=learned.history, seconds=seconds
+    )
 
 
 class _Recording:
@@ -93,73 +124,107 @@ class _Recording:
 
     def epoch(self, metrics: EpochMetrics) -> None:
         self._progress.epoch(metrics)
-        values = {"train_loss": metrics.train_loss, "log_loss": metrics.log_loss, "auc": metrics.auc}
+        values = {"train_loss": metrics.train_loss, **metrics.held_out}
         self._metadata.log_metrics(self._run_id, _finite(values), step=metrics.epoch)
 
 
-def _checked(data: TrainingSet, settings: TrainSettings) -> tuple[pa.Table, Split]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is known of the data before anything is recorded."""
+
+    table: pa.Table
+    task: Task
+    parts: Split
+    encoding: InputEncoding
+
+
+def _checked(data: TrainingSet, settings: TrainSettings) -> _Facts:
     table = data.table()
-    labels = labels_of(table, data.label)
+    task = task_of(table, data.label, settings.task)
     times = times_of(table, data.time)
     parts = split(times, cut_before_end(times, settings.holdout_s))
-    check_split(parts, labels, data.label)
-    return table, parts
-
-
-def _fit(data: TrainingSet, table: pa.Table, parts: Split) -> InputEncoding:
-    fields = data.signature(OUTPUTS).inputs()
+    check_split(parts, table, data.label)
+    fields = data.signature(task.fields()).inputs()
     if not fields:
         raise InvalidInput(f"training set {data.name!r} has no request fields and no features: nothing to learn from")
     names = [field.name for field in fields if field.name in table.column_names]
-    return InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
+    encoding = InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
+    return _Facts(table=table, task=task, parts=parts, encoding=encoding)
+
+
+def _begun(
+    folder: RunFolder, metadata: Metadata, name: str, params: Mapping[str, object], tags: Mapping[str, str]
+) -> str:
+    """The run's id: of the run that goes on, or of a new one."""
+    known = folder.run_id
+    if known is not None:
+        with suppress(NotFound):  # the store is another one: only the record begins anew
+            metadata.continue_run(known)
+            return known
+    run_id = metadata.start_run(name, params=params, tags=tags)
+    folder.begin(run_id)
+    return run_id
 
 
 def _work(
-    data: TrainingSet, parts: Split, architecture: Architecture, encoding: InputEncoding, settings: TrainSettings
+    data: TrainingSet,
+    facts: _Facts,
+    science: Science,
+    settings: TrainSettings,
+    folder: Path,
+    cache: Path,
+    threads: int,
 ) -> Work:
-    from mlplat.train.shards import Work
-
-    return Work(
+    source = Source(
         path=data.path.resolve(),
+        snapshot=data.snapshot,
         label=data.label,
         time=data.time,
-        cut_us=parts.cut_us,
-        architecture=architecture,
-        encoding=encoding,
+        cut_us=facts.parts.cut_us,
+        task=facts.task,
+        encoding=facts.encoding,
+    )
+    return Work(
+        source=source,
+        science=science,
         settings=settings,
+        folder=folder.resolve(),
+        cache=cache.resolve(),
+        threads=threads,
     )
 
 
-def _run(work: Work, demand: Demand, folder: Path, clock: Clock, progress: Progress) -> Learned:
+def _run(work: Work, demand: Demand, clock: Clock, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
     try:
         if demand.in_process:
             from mlplat.train.gang import Alone
-            from mlplat.train.loop import learn
+            from mlplat.train.session import learn
 
-            return learn(work, Alone(), progress, clock)
+            return learn(work, Alone(), progress, clock, stop)
         from mlplat.train._ray import learn_on_workers
 
-        return learn_on_workers(work, demand, folder, progress)
+        return learn_on_workers(work, demand, progress, stop)
     finally:
         progress.end()
 
 
 @contextmanager
-def _recorded(metadata: Metadata, run_id: str) -> Iterator[None]:
-    """The run's end, whichever it is."""
+def _recorded(metadata: Metadata, run_id: str, folder: RunFolder) -> Iterator[None]:
+    """The end of a run that does not end well, whichever it is. What can never end well is not gone on with."""
     try:
         yield
-    except Exception:
+    except Exception as error:
         metadata.end_run(run_id, status="FAILED")
+        if isinstance(error, InvalidInput):
+            folder.forget()
         raise
     except BaseException:
         metadata.end_run(run_id, status="KILLED")
         raise
-    metadata.end_run(run_id, status="FINISHED")
 
 
-def _golden(model: Model, table: pa.Table, parts: Split) -> Golden:
-    rows = table.take(pa.array(parts.held_out[:GOLDEN_ROWS]))
+def _golden(model: Model, facts: _Facts) -> Golden:
+    rows = facts.table.take(pa.array(facts.parts.held_out[:GOLDEN_ROWS]))
     return Golden.of(model, {field.name: rows.column(field.name).to_pylist() for field in model.signature.inputs()})
 
 

@@ -1,4 +1,8 @@
+"""What may be asked of a cluster, and what a cluster answers."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,33 +15,45 @@ TWO_CORES = {"CPU": 2.0, "memory": 8e9}
 
 
 @pytest.mark.parametrize(
-    ("text", "device", "count"),
+    ("compute", "least", "count", "resources"),
     [
-        ("cpu:2", "cpu", 2),
-        ("gpu:1", "gpu", 1),
-        ("cpu", "cpu", 1),
-        ("gpu", "gpu", 1),
-        ("cpu:0", "cpu", 0),
-        (" CPU:4 ", "cpu", 4),
+        ("cpu:2", 2, 2, {"CPU": 1}),
+        ("gpu:1", 1, 1, {"GPU": 1}),
+        ("cpu", 1, 1, {"CPU": 1}),
+        ("gpu", 1, 1, {"GPU": 1}),
+        ("cpu:0", 0, 0, {"CPU": 1}),
+        (" CPU:4 ", 4, 4, {"CPU": 1}),
+        ("gpu:2-8", 2, 8, {"GPU": 1}),
+        ({"FPGA": 1}, 1, 1, {"FPGA": 1}),
+        ({"workers": 2, "cpu": 4, "gpu": 1}, 2, 2, {"CPU": 4, "GPU": 1}),
+        ({"workers": (1, 4)}, 1, 4, {"CPU": 1}),
     ],
 )
-def test_every_documented_form_parses(text: str, device: str, count: int) -> None:
-    demand = Demand.parse(text)
-    assert (demand.device, demand.count) == (device, count)
+def test_every_documented_form_parses(compute: Any, least: int, count: int, resources: dict[str, float]) -> None:
+    demand = Demand.parse(compute)
+    assert (demand.least, demand.count, dict(demand.resources)) == (least, count, resources)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2", "cpu:", "cpu:-1", "cpu:two", "tpu:1", "cpu:1.5", "gpu:0", "cpu:2,gpu:1", "cpu:²", None, 2]
-)
-def test_bad_syntax_is_answered_with_examples(text: object) -> None:
+    "compute",
+    ["", "2", "cpu:", "cpu:-1", "cpu:two", "tpu:1", "cpu:1.5", "gpu:0", "cpu:2,gpu:1", "cpu:²", "cpu:4-2", "cpu:0-2", None, 2,
+     {"workers": "2"}, {"workers": 0, "GPU": 1}, {"FPGA": 0}, {"FPGA": "1"}, {"labels": {"site": 1}}, {"workers": True}],
+)  # fmt: skip
+def test_bad_syntax_is_answered_with_examples(compute: object) -> None:
     with pytest.raises(InvalidInput, match='"cpu:2"'):
-        Demand.parse(text)  # type: ignore[arg-type]
+        Demand.parse(compute)  # type: ignore[arg-type]
 
 
-@given(st.sampled_from(["cpu", "gpu"]), st.integers(1, 999))
-def test_a_demand_prints_as_what_it_parses_from(device: str, count: int) -> None:
-    text = f"{device}:{count}"
+@given(st.sampled_from(["cpu", "gpu"]), st.integers(1, 999), st.integers(0, 9))
+def test_a_demand_prints_as_what_it_parses_from(device: str, least: int, more: int) -> None:
+    text = f"{device}:{least}-{least + more}" if more else f"{device}:{least}"
     assert str(Demand.parse(text)) == text
+
+
+def test_what_one_worker_gets_is_printed_whole() -> None:
+    asked = Demand.parse({"workers": 2, "CPU": 4, "FPGA": 1, "labels": {"site": "office"}})
+    assert str(asked) == "2 x (4 CPU, 1 FPGA, site=office)"
+    assert asked.threads == 4
 
 
 @pytest.mark.parametrize("text", ["cpu:16", "gpu:1"])
@@ -48,7 +64,15 @@ def test_a_demand_that_can_never_be_held_is_refused_with_what_exists(text: str) 
     assert "2 CPU, 0 GPU" in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["cpu:0", "cpu:1", "cpu:2"])
+def test_any_resource_can_be_asked_for_and_missed() -> None:
+    check(Demand.parse({"FPGA": 1}), {"FPGA": 1.0})
+    with pytest.raises(
+        Refused, match=r"asks for 2 FPGA, and the whole cluster has 1 \(all of it: 2 CPU, 0 GPU, 1 FPGA\)"
+    ):
+        check(Demand.parse({"workers": 2, "FPGA": 1}), {"CPU": 2.0, "FPGA": 1.0})
+
+
+@pytest.mark.parametrize("text", ["cpu:0", "cpu:1", "cpu:2", "cpu:2-64"])
 def test_a_demand_within_the_total_is_accepted(text: str) -> None:
     check(Demand.parse(text), TWO_CORES)
 

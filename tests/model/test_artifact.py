@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from mlplat.errors import Corrupt, NotFound, Refused
 from mlplat.model import InputEncoding, Model, mlp
 from mlplat.model.artifact import Golden, load, save
 from mlplat.model.build import build, read_weights
-from mlplat.model.model import OUTPUTS
+from mlplat.model.task import BINARY, Task
 from mlplat.testing.learnable import learnable
 
 FILES = ("model.json", "weights.safetensors", "golden.json", "manifest.json")
@@ -22,11 +23,11 @@ FILES = ("model.json", "weights.safetensors", "golden.json", "manifest.json")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     data = learnable(tmp_path_factory.mktemp("data"), rows=300)
-    signature = data.signature(OUTPUTS)
+    signature = data.signature(BINARY.fields())
     encoding = InputEncoding.fit(data.table(), signature.inputs())
     architecture = mlp((8,), norm="batch")
     weights = read_weights(build(architecture, encoding))
-    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=signature)
+    return Model(network=architecture, weights=weights, encoding=encoding, signature=signature)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path, model: Model, golden: Golden) 
     assert sorted(p.name for p in path.iterdir()) == sorted(FILES)
     found = load(path, digest=model.digest)
     assert found.model == model
-    assert found.model.architecture == model.architecture
+    assert found.model.network == model.network
     assert found.golden == golden
     assert found.golden.difference(found.model) == 0.0
 
@@ -101,7 +102,7 @@ def test_changed_weights_with_a_matching_manifest_are_found_by_the_models_digest
     tmp_path: Path, model: Model, golden: Golden
 ) -> None:
     other = Model(
-        architecture=model.architecture,
+        network=model.network,
         weights={name: np.zeros_like(value) for name, value in model.weights.items()},
         encoding=model.encoding,
         signature=model.signature,
@@ -116,6 +117,46 @@ def test_changed_weights_with_a_matching_manifest_are_found_by_the_models_digest
 def test_a_newer_format_is_refused(tmp_path: Path, model: Model, golden: Golden) -> None:
     path = save(model, tmp_path, golden=golden)
     manifest = json.loads((path / "manifest.json").read_bytes())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
     with pytest.raises(Refused, match="newer"):
         load(path)
+
+
+KEPT = Path(__file__).parents[1] / "fixtures" / "model_format_1"
+
+
+def test_an_artifact_of_the_first_format_loads_and_answers_as_it_did() -> None:
+    (path,) = KEPT.iterdir()
+    found = load(path, digest=path.name)
+    assert found.model.digest == path.name
+    assert found.golden.difference(found.model) <= 1e-6
+
+
+def test_a_model_that_the_first_format_can_hold_is_written_in_it(tmp_path: Path, model: Model, golden: Golden) -> None:
+    assert json.loads((save(model, tmp_path, golden=golden) / "model.json").read_bytes())["format"] == 1
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(kind="regression"),
+        Task(kind="multiclass", classes=("a", "b", "c")),
+        Task(kind="multiclass", classes=(7, 3)),
+    ],
+)
+def test_models_of_other_tasks_are_kept_with_their_answers(
+    tmp_path: Path, model: Model, golden: Golden, task: Task
+) -> None:
+    weights = read_weights(build(mlp((8,), norm="batch"), model.encoding, outputs=task.outputs))
+    signature = replace(model.signature, outputs=task.fields())
+    other = Model(
+        network=mlp((8,), norm="batch"), weights=weights, encoding=model.encoding, signature=signature, task=task
+    )
+    kept = Golden.of(other, golden.inputs)
+    found = load(save(other, tmp_path, golden=kept))
+    assert found.model == other
+    assert found.model.task == task
+    assert found.golden.difference(found.model) == 0.0
+    if task.kind == "multiclass":
+        flipped = [next(c for c in task.classes if c != found) for found in kept.outputs["class"]]
+        assert replace(kept, outputs={**kept.outputs, "class": flipped}).difference(other) == 1.0

@@ -16,8 +16,8 @@ from mlplat.errors import InvalidInput
 from mlplat.model import Architecture, InputEncoding, Model, mlp
 from mlplat.model.architecture import Activation, Dense, Norm, Residual
 from mlplat.model.build import build, read_weights
-from mlplat.model.model import OUTPUTS
 from mlplat.model.signature import Field
+from mlplat.model.task import BINARY
 from mlplat.testing.learnable import learnable
 
 BLOCKS = Architecture(
@@ -32,12 +32,12 @@ BLOCKS = Architecture(
 def untrained(folder: Path, architecture: Architecture, *, seed: int = 0) -> tuple[Model, pa.Table]:
     data = learnable(folder, rows=1_000)
     table = data.table()
-    signature = data.signature(OUTPUTS)
+    signature = data.signature(BINARY.fields())
     encoding = InputEncoding.fit(table, signature.inputs())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = read_weights(build(architecture, encoding))
-    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=signature), table
+    return Model(network=architecture, weights=weights, encoding=encoding, signature=signature), table
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,7 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
     other, _ = untrained(tmp_path, mlp((8,)), seed=1)
     changed = {name: value + 1e-7 * (name == "head.bias") for name, value in model.weights.items()}
     slower = mlp((8,), dropout=0.1)
-    assert (
-        len({m.digest for m in (model, other, replace(model, weights=changed), replace(model, architecture=slower))})
-        == 4
-    )
+    assert len({m.digest for m in (model, other, replace(model, weights=changed), replace(model, network=slower))}) == 4
 
 
 def test_nothing_in_a_model_changes(tmp_path: Path) -> None:
@@ -92,7 +89,7 @@ def test_nothing_in_a_model_changes(tmp_path: Path) -> None:
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     model, table = untrained(tmp_path, mlp((8,)))
     with pytest.raises(InvalidInput, match="do not fit"):
-        replace(model, architecture=mlp((9,))).predict(table)
+        replace(model, network=mlp((9,))).predict(table)
 
 
 def test_a_signature_that_is_not_the_encodings_is_refused(tmp_path: Path) -> None:

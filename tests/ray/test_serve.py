@@ -22,8 +22,9 @@ from mlplat.home import open_home
 from mlplat.model import artifact
 from mlplat.model.architecture import mlp
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import OUTPUTS, Model
+from mlplat.model.model import Model
 from mlplat.model.signature import FeatureRef, Field, Signature
+from mlplat.model.task import BINARY
 from mlplat.serve import state
 from mlplat.serve.endpoint import Endpoint, alive
 from mlplat.serve.log import read_log
@@ -36,7 +37,7 @@ SIGNATURE = Signature(
     entities=(Field(name="origin", dtype="string", required=True),),
     request=(Field(name="distance", dtype="float64", required=True), Field(name="wind", dtype="float64")),
     features=(),
-    outputs=OUTPUTS,
+    outputs=BINARY.fields(),
 )
 ROW = {"origin": "JFK", "distance": 1.0, "wind": None}
 COLUMNS = {"distance": [1.0], "wind": [None]}
@@ -54,7 +55,7 @@ def make_model(seed: int, features: tuple[FeatureRef, ...] = ()) -> Model:
     architecture = mlp((8,))
     torch.manual_seed(seed)
     weights = read_weights(build(architecture, encoding))
-    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=signature)
+    return Model(network=architecture, weights=weights, encoding=encoding, signature=signature)
 
 
 @dataclass

@@ -1,15 +1,20 @@
-"""Training on Ray's workers: the same weights on every run, errors in the user's terms, Ctrl-C, nothing left behind."""
+"""Training on Ray's workers: the same weights on every run and through every fault, errors in the user's terms, Ctrl-C,
+nothing left behind."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
+from torch import nn
 
 from mlplat.clock import SystemClock
 from mlplat.errors import InvalidInput, Unavailable, UserCodeError
@@ -18,9 +23,12 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.model import mlp
 from mlplat.testing.learnable import learnable
+from mlplat.train._ray import learn_on_workers
 from mlplat.train.progress import EpochMetrics, Plan, Silent
-from mlplat.train.settings import TrainSettings
-from mlplat.train.trainer import TrainedModel, train
+from mlplat.train.science import Science, Shape
+from mlplat.train.settings import Recovery, TrainSettings
+from mlplat.train.trainer import Interrupted, TrainedModel, train
+from tests.train.support import work
 
 pytestmark = [
     pytest.mark.ray,
@@ -29,6 +37,7 @@ pytestmark = [
 ]
 
 SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
+LONG = replace(SETTINGS, epochs=20, patience=20, recovery=Recovery(steps=40))
 FREE_S = 60.0
 
 
@@ -36,6 +45,10 @@ class Listening(Silent):
     def __init__(self) -> None:
         self.plans: list[Plan] = []
         self.epochs: list[EpochMetrics] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def begin(self, plan: Plan) -> None:
         self.plans.append(plan)
@@ -44,12 +57,28 @@ class Listening(Silent):
         self.epochs.append(metrics)
 
 
-class Killing(Silent):
-    """The system takes one worker away when training begins."""
+class Killing(Listening):
+    """The system takes one worker away whenever training begins, so many times, and after this many epochs."""
+
+    def __init__(self, *, times: int = 1, epochs: int = 0) -> None:
+        super().__init__()
+        self._times, self._after = times, epochs
 
     def begin(self, plan: Plan) -> None:
-        workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
-        workers[-1].kill()
+        super().begin(plan)
+        self._kill()
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        super().epoch(metrics)
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._times and len(self.epochs) >= self._after:
+            self._times -= 1
+            workers = [
+                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
+            ]
+            workers[-1].kill()
 
 
 class Interrupting(Silent):
@@ -63,21 +92,33 @@ def _train(
     data: TrainingSet,
     home: Path,
     *,
-    count: int = 2,
+    compute: Any = "cpu:2",
+    network: Any = None,
     metadata: InMemoryMetadata | None = None,
     settings: TrainSettings = SETTINGS,
     progress: Silent | None = None,
-) -> TrainedModel:
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
     return train(
         data,
-        mlp((16,), dropout=0.1),
+        Science(network=network or mlp((16,), dropout=0.1)),
         settings,
-        demand=Demand(device="cpu", count=count),
+        demand=Demand.parse(compute),
         metadata=metadata or InMemoryMetadata(),
         home=home,
         clock=SystemClock(),
         progress=progress or Silent(),
+        stop=stop,
     )
+
+
+@pytest.fixture(scope="module")
+def calm(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    """A long run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("calm")
+    found = _train(learnable(folder / "data"), folder, settings=LONG)
+    assert isinstance(found, TrainedModel)
+    return found
 
 
 def _left(home: Path) -> list[str]:
@@ -96,27 +137,17 @@ def test_two_workers_learn_and_tell_of_it(tmp_path: Path) -> None:
     assert _left(tmp_path) == []
 
 
-def test_gradients_are_the_mean_over_workers(tmp_path: Path) -> None:
+def test_gradients_are_the_mean_over_workers_whole_or_in_shares(tmp_path: Path) -> None:
     """One step over all rows: without dropout, two half batches must move the weights as one whole batch does."""
     data = learnable(tmp_path / "data", rows=2_000)
     whole = replace(SETTINGS, batch_size=100_000, epochs=1)
-    results = [
-        train(
-            data,
-            mlp((16,)),
-            whole,
-            demand=Demand(device="cpu", count=count),
-            metadata=InMemoryMetadata(),
-            home=tmp_path / str(count),
-            clock=SystemClock(),
-            progress=Silent(),
-        )
-        for count in (0, 2)
-    ]
-    alone, shared = (result.model.weights for result in results)
-    odd = results[0].history[0].train_loss  # one row fewer is learnt where the rows are not even
-    assert results[1].history[0].train_loss == pytest.approx(odd, rel=0.2)
-    assert all(np.abs(alone[name] - shared[name]).max() < 2e-4 for name in alone)
+    ways = {"alone": ("cpu:0", whole), "ddp": ("cpu:2", whole), "fsdp": ("cpu:2", replace(whole, parallel="fsdp"))}
+    found = {
+        way: _train(data, tmp_path / way, network=mlp((16,)), compute=compute, settings=settings).model.weights
+        for way, (compute, settings) in ways.items()
+    }
+    for way in ("ddp", "fsdp"):
+        assert all(np.abs(value - found[way][name]).max() < 2e-4 for name, value in found["alone"].items())
 
 
 def test_a_diverging_run_says_so_without_a_ray_traceback(tmp_path: Path) -> None:
@@ -131,12 +162,70 @@ def test_a_diverging_run_says_so_without_a_ray_traceback(tmp_path: Path) -> None
     assert _left(tmp_path) == []
 
 
-def test_a_lost_worker_ends_the_run_as_unavailable(tmp_path: Path) -> None:
-    metadata, long = InMemoryMetadata(), replace(SETTINGS, epochs=10_000, patience=10_000)
-    with pytest.raises(Unavailable, match="workers were lost"):
-        _train(learnable(tmp_path / "data"), tmp_path, progress=Killing(), metadata=metadata, settings=long)
+def test_killed_workers_are_replaced_and_the_weights_are_those_of_a_calm_run(
+    tmp_path: Path, calm: TrainedModel
+) -> None:
+    killing = Killing(times=2, epochs=3)
+    found = _train(learnable(tmp_path / "data"), tmp_path, settings=LONG, progress=killing)
+    assert found.model.digest == calm.model.digest
+    assert len([note for note in killing.notes if note.startswith("going on after step")]) == 2
+    assert [m.epoch for m in killing.epochs] == list(range(20))
+
+
+def test_workers_that_are_lost_too_often_end_the_run_and_the_same_call_goes_on(
+    tmp_path: Path, calm: TrainedModel
+) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    impatient = replace(LONG, recovery=Recovery(steps=40, failures=0))
+    with pytest.raises(Unavailable, match=r"workers were lost.*The same call goes on"):
+        _train(data, tmp_path, progress=Killing(epochs=2), metadata=metadata, settings=impatient)
     assert [run["status"] for run in metadata._runs.values()] == ["FAILED"]
+    listening = Listening()
+    found = _train(data, tmp_path, metadata=metadata, settings=impatient, progress=listening)
+    assert [run["status"] for run in metadata._runs.values()] == ["FINISHED"]
+    assert found.model.digest == calm.model.digest
+    assert listening.epochs[0].epoch >= 2
     assert _left(tmp_path) == []
+
+
+def test_a_run_that_is_stopped_goes_on_in_shares_too(tmp_path: Path) -> None:
+    """FSDP2: its states are gathered, and cut again."""
+    data, metadata, listening = learnable(tmp_path / "data"), InMemoryMetadata(), Listening()
+    sharded = replace(LONG, parallel="fsdp", epochs=4)
+    stopped = _train(
+        data, tmp_path, metadata=metadata, settings=sharded, progress=listening, stop=lambda: len(listening.epochs) > 0
+    )
+    assert isinstance(stopped, Interrupted)
+    assert metadata.run(stopped.run_id)["status"] == "SCHEDULED"
+    found = _train(data, tmp_path, metadata=metadata, settings=sharded)
+    whole = _train(data, tmp_path / "whole", settings=sharded)
+    assert found.version.run_id == stopped.run_id
+    assert found.model.digest == whole.model.digest
+
+
+class Failing(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.body = nn.Linear(shape.numbers + 1, shape.outputs)
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.body(numeric)  # one column too few
+        return out
+
+
+def test_an_error_of_the_users_code_names_its_line(tmp_path: Path) -> None:
+    one = work(tmp_path, science=Science(network=Failing))
+    one.folder.mkdir()
+    with pytest.raises(
+        UserCodeError, match=r"worker \d raised RuntimeError: .*\n  at .*test_train\.py:\d+: out: torch"
+    ):
+        learn_on_workers(one, Demand.parse("cpu:2"), Silent(), lambda: False)
+
+
+def test_workers_get_any_resource_that_the_cluster_has(tmp_path: Path) -> None:
+    data = learnable(tmp_path / "data", rows=1_000)
+    found = _train(data, tmp_path, compute={"workers": 2, "CPU": 1, "FPGA": 1}, settings=replace(SETTINGS, epochs=1))
+    assert isinstance(found, TrainedModel)
 
 
 def test_ctrl_c_frees_the_workers_and_the_same_home_trains_again(tmp_path: Path) -> None:
@@ -153,27 +242,8 @@ def test_ctrl_c_frees_the_workers_and_the_same_home_trains_again(tmp_path: Path)
             settings=replace(SETTINGS, epochs=10_000, patience=10_000),
         )
     assert [run["status"] for run in metadata._runs.values()] == ["KILLED"]
-    assert _left(tmp_path) == []
     clock = SystemClock()
     until = clock.elapsed_s() + FREE_S
     while ray.available_resources().get("CPU", 0) < total:
         assert clock.elapsed_s() < until, "the workers were not freed"
-    assert _train(data, tmp_path, count=1, metadata=metadata).version.version == 1
-
-
-def test_another_error_names_file_and_line(tmp_path: Path) -> None:
-    from mlplat.train._ray import learn_on_workers
-    from mlplat.train.shards import Work
-
-    data = learnable(tmp_path / "data")
-    broken = Work(
-        path=data.path,
-        label=data.label,
-        time=data.time,
-        cut_us=0,
-        architecture=mlp((16,)),
-        encoding=None,  # type: ignore[arg-type]
-        settings=SETTINGS,
-    )
-    with pytest.raises(UserCodeError, match=r"worker \d raised AttributeError.*\n  at .*shards\.py:\d+"):
-        learn_on_workers(broken, Demand(device="cpu", count=2), tmp_path / "runs" / "r1", Silent())
+    assert _train(data, tmp_path, compute="cpu:1", metadata=metadata).version.version == 1

@@ -11,12 +11,13 @@ from mlplat.model import artifact
 from mlplat.model.architecture import mlp
 from mlplat.model.build import build, read_weights
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import OUTPUTS, Model
+from mlplat.model.model import Model
 from mlplat.model.signature import Field, Signature
+from mlplat.model.task import BINARY
 from mlplat.serve.load import load
 from mlplat.serve.state import Entry
 
-SIGNATURE = Signature(entities=(), request=(Field(name="x", dtype="float64"),), features=(), outputs=OUTPUTS)
+SIGNATURE = Signature(entities=(), request=(Field(name="x", dtype="float64"),), features=(), outputs=BINARY.fields())
 INPUTS = {"x": [0.0, None]}
 
 
@@ -25,7 +26,7 @@ def model() -> Model:
     encoding = InputEncoding.fit(pa.table({"x": [0.0, 1.0, 2.0]}), SIGNATURE.inputs())
     architecture = mlp((4,))
     weights = read_weights(build(architecture, encoding))
-    return Model(architecture=architecture, weights=weights, encoding=encoding, signature=SIGNATURE)
+    return Model(network=architecture, weights=weights, encoding=encoding, signature=SIGNATURE)
 
 
 def entry(path: Path, model: Model) -> Entry:

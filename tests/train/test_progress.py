@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from mlplat.clock import SystemClock
 from mlplat.train.progress import EpochMetrics, Lines, Plan, Progress, Silent, Terminal, progress_for
 
 PLAN = Plan(epochs=2, steps=10, rows_per_step=100)
-EPOCH = EpochMetrics(epoch=0, train_loss=0.6, log_loss=0.5, auc=0.75, seconds=1.0, best=True)
+EPOCH = EpochMetrics(epoch=0, train_loss=0.6, held_out={"log_loss": 0.5, "auc": 0.75}, seconds=1.0, best=True)
 
 
 class Moments:
@@ -47,8 +48,17 @@ def test_lines_tell_rate_and_time_left() -> None:
     clock.s += 10
     lines.epoch(EPOCH)
     said = stream.getvalue().splitlines()[1]
-    assert said.startswith("epoch 1/2: loss 0.6000, held out: log loss 0.5000, AUC 0.7500 (best)")
+    assert said.startswith("epoch 1/2: loss 0.6000, held out: log loss 0.5000, auc 0.7500 (best)")
     assert said.endswith("50 rows/s, at most 20 s left")
+
+
+def test_a_run_that_goes_on_tells_the_rate_of_what_it_does_itself() -> None:
+    clock, stream = Moments(), io.StringIO()
+    lines = Lines(stream, clock)
+    lines.begin(replace(PLAN, done=10))
+    clock.s += 10
+    lines.step(15, 0.7)
+    assert stream.getvalue() == "15/20 steps, loss 0.7000, 50 rows/s, at most 10 s left\n"
 
 
 def test_a_terminal_gets_a_bar_and_lines_that_stay() -> None:

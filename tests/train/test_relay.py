@@ -11,7 +11,7 @@ from mlplat.train.progress import EpochMetrics, Plan, Silent
 from mlplat.train.relay import Follower, ToFile
 
 PLAN = Plan(epochs=2, steps=10, rows_per_step=100)
-EPOCH = EpochMetrics(epoch=0, train_loss=0.6, log_loss=0.5, auc=0.75, seconds=1.0, best=True)
+EPOCH = EpochMetrics(epoch=0, train_loss=0.6, held_out={"log_loss": 0.5, "auc": 0.75}, seconds=1.0, best=True)
 
 
 class Listening(Silent):

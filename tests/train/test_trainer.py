@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,11 @@ from mlplat.model import Architecture, mlp
 from mlplat.model.artifact import load
 from mlplat.testing.learnable import learnable, write
 from mlplat.train.progress import EpochMetrics, Progress, Silent
-from mlplat.train.settings import TrainSettings
-from mlplat.train.trainer import TrainedModel, train
+from mlplat.train.science import Science
+from mlplat.train.settings import Recovery, TrainSettings
+from mlplat.train.trainer import Interrupted, TrainedModel, train
 
-HERE = Demand(device="cpu", count=0)
+HERE = Demand.parse("cpu:0")
 SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
 
 
@@ -34,10 +38,11 @@ def run(
     settings: TrainSettings = SETTINGS,
     architecture: Architecture | None = None,
     progress: Progress | None = None,
-) -> TrainedModel:
+    stop: Callable[[], bool] = lambda: False,
+) -> Any:
     return train(
         data,
-        architecture or mlp((16,)),
+        Science(network=architecture or mlp((16,))),
         settings,
         demand=HERE,
         metadata=metadata,
@@ -45,6 +50,7 @@ def run(
         clock=SystemClock(),
         progress=progress or Silent(),
         code=home,
+        stop=stop,
     )
 
 
@@ -149,3 +155,79 @@ def test_a_run_that_ends_early_is_recorded_and_leaves_no_artifact(
     assert ended == [True]
     assert not (tmp_path / "models").exists()
     assert metadata.names() == []
+
+
+def test_a_run_that_was_stopped_goes_on_in_the_same_call_and_is_one_run(tmp_path: Path) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    whole = run(data, tmp_path / "whole", InMemoryMetadata())
+    stopped = run(data, tmp_path, metadata, stop=lambda: True)
+    assert isinstance(stopped, Interrupted)
+    assert metadata.run(stopped.run_id)["status"] == "SCHEDULED"
+    assert metadata.names() == []
+    trained = run(data, tmp_path, metadata)
+    assert isinstance(trained, TrainedModel)
+    assert trained.version.run_id == stopped.run_id
+    assert metadata.run(stopped.run_id)["status"] == "FINISHED"
+    assert trained.model.digest == whole.model.digest
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_failed_goes_on_and_what_can_never_end_well_begins_anew(tmp_path: Path) -> None:
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+
+    class Breaking(Silent):
+        def epoch(self, metrics: EpochMetrics) -> None:
+            raise RuntimeError("the store is away")
+
+    with pytest.raises(RuntimeError, match="away"):
+        run(data, tmp_path, metadata, progress=Breaking())
+    (failed,) = metadata._runs
+    assert run(data, tmp_path, metadata).version.run_id == failed
+    wild = replace(SETTINGS, learning_rate=1e35)
+    for count in (2, 3):
+        with pytest.raises(InvalidInput, match="diverged"):
+            run(data, tmp_path, metadata, settings=wild)
+        assert len(metadata._runs) == count
+
+
+@pytest.mark.process
+def test_a_driver_that_is_killed_loses_no_epoch(tmp_path: Path) -> None:
+    """The first process is killed in its third epoch; the same call goes on, and the model is that of a calm run."""
+    settings = replace(SETTINGS, epochs=4, recovery=Recovery(steps=1_000))
+    with subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        told = [driver.stdout.readline() for _ in range(2)]
+        driver.kill()
+    assert told == ["epoch 0\n", "epoch 1\n"]
+    epochs: list[int] = []
+
+    class Listening(Silent):
+        def epoch(self, metrics: EpochMetrics) -> None:
+            epochs.append(metrics.epoch)
+
+    data = learnable(tmp_path / "data")
+    trained = run(data, tmp_path, InMemoryMetadata(), settings=settings, progress=Listening())
+    assert epochs == [2, 3]
+    assert trained.model.digest == run(data, tmp_path / "calm", InMemoryMetadata(), settings=settings).model.digest
+
+
+DRIVER = """
+import sys, threading
+from pathlib import Path
+from dataclasses import replace
+from mlplat.metadata.memory import InMemoryMetadata
+from mlplat.testing.learnable import learnable
+from mlplat.train.progress import Silent
+from mlplat.train.settings import Recovery
+from tests.train.test_trainer import SETTINGS, run
+
+class Telling(Silent):
+    def epoch(self, metrics):
+        print("epoch", metrics.epoch, flush=True)
+        if metrics.epoch == 1:
+            threading.Event().wait()
+
+folder = Path(sys.argv[1])
+settings = replace(SETTINGS, epochs=4, recovery=Recovery(steps=1_000))
+run(learnable(folder / "data"), folder, InMemoryMetadata(), settings=settings, progress=Telling())
+"""

@@ -1,0 +1,65 @@
+"""Which run a call is: the same call finds the run that was begun and not finished, and goes on with it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlplat.errors import Conflict
+from mlplat.features.registry import write_atomically
+
+_RUN, _LOCK = "run.json", "lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """Where a run that is not finished keeps what it needs to go on."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str | None:
+        """That of the metadata store, once the run has begun."""
+        try:
+            found: str = json.loads((self.path / _RUN).read_bytes())["run_id"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return found
+
+    def begin(self, run_id: str) -> None:
+        write_atomically(self.path / _RUN, json.dumps({"run_id": run_id}).encode())
+
+    def forget(self) -> None:
+        """The same call begins anew."""
+        for path in self.path.iterdir():
+            if path.name != _LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def claimed(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """The folder of the run that has this identity, for this process alone. `Conflict` if another has it. It is removed when
+    there is nothing in it to go on with."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    folder = RunFolder(path=root / key)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / _LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(
+                "another process is running this very training: the same data, network and settings. Wait for it, or change "
+                "the seed"
+            ) from None
+        try:
+            yield folder
+        finally:
+            if {path.name for path in folder.path.iterdir()} <= {_LOCK}:
+                shutil.rmtree(folder.path, ignore_errors=True)

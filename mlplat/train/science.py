@@ -1,0 +1,94 @@
+"""The user's own code of a run: the network, and where they differ from the usual the loss, the metrics, the optimiser and
+the loop. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlplat.errors import InvalidInput
+from mlplat.model.architecture import Architecture
+from mlplat.model.inputs import InputEncoding
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from mlplat.train.session import Session
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a network reads and gives: `numbers` float32 columns, an int64 code below each of `slots` for every categorical
+    column, and `outputs` numbers per row."""
+
+    numbers: int
+    slots: tuple[int, ...]
+    outputs: int
+
+    @classmethod
+    def of(cls, encoding: InputEncoding, outputs: int) -> Shape:
+        return cls(numbers=encoding.width, slots=encoding.slots, outputs=outputs)
+
+
+Network = Architecture | Callable[[Shape], "nn.Module"]
+"""A network in the vocabulary; or a class or function that makes a module with `forward(numeric float32 [n, numbers], codes
+int64 [n, len(slots)]) -> [n, outputs]`: logits, or the value of a regression."""
+Loss = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Of what the network gave [n, outputs] and the labels [n] (float32, or int64 places in the sorted classes): their mean."""
+Metric = Callable[[Array, Array], float]
+"""Of labels [n] and predictions in numpy: probability [n], probabilities [n, classes], or value [n]."""
+Optimizer = Callable[[Iterable["nn.Parameter"]], "torch.optim.Optimizer"]
+
+Loop = Callable[["Session"], None]
+"""What stands in the place of the platform's loop, on every worker; all workers do the same steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Science:
+    """None and no metrics stand for those of the task; of the loop, for the platform's own."""
+
+    network: Network
+    loss: Loss | None = None
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    optimizer: Optimizer | None = None
+    loop: Loop | None = None
+
+    def __post_init__(self) -> None:
+        given = {"loss": self.loss, "optimizer": self.optimizer, "loop": self.loop, **self.metrics}
+        if not isinstance(self.network, Architecture) and not callable(self.network):
+            raise InvalidInput(
+                f"the network is {self.network!r}: give an architecture, such as mlp((128, 64)), or a class or function that "
+                "makes a torch module"
+            )
+        for name, call in given.items():
+            if call is not None and not callable(call):
+                raise InvalidInput(f"{name}={call!r} must be something that can be called")
+
+    def spelled(self) -> dict[str, str]:
+        """What is recorded of each part: an architecture as JSON, code by its name and a hash of its text."""
+        network = self.network
+        said = {"network": str(network.to_json()) if isinstance(network, Architecture) else spelled(network)}
+        parts = {"loss": self.loss, "optimizer": self.optimizer, "loop": self.loop}
+        said |= {name: spelled(call) for name, call in parts.items() if call is not None}
+        return said | {f"metric {name}": spelled(call) for name, call in self.metrics.items()}
+
+
+def spelled(call: Any) -> str:
+    """A name, and a hash of the text where it can be read: another text is another thing."""
+    if isinstance(call, partial):
+        return f"{spelled(call.func)} with {call.args} {sorted(call.keywords.items())}"
+    name = getattr(call, "__qualname__", type(call).__qualname__)
+    try:
+        text = inspect.getsource(call)
+    except (OSError, TypeError):
+        return f"{getattr(call, '__module__', '')}.{name}"
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,0 +1,50 @@
+"""Work on a made training set, without a home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlplat.model import InputEncoding, mlp
+from mlplat.testing.learnable import learnable
+from mlplat.train.gang import Alone
+from mlplat.train.rows import cut_before_end, task_of, times_of
+from mlplat.train.science import Science
+from mlplat.train.settings import TrainSettings
+from mlplat.train.work import Source, Work
+
+HELD_OUT_S = 48 * 86_400
+
+
+class OneOf(Alone):
+    """One worker of several, without the others, on a node of its own."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+def settings(**given: Any) -> TrainSettings:
+    return TrainSettings(**{"batch_size": 128, "epochs": 3, "learning_rate": 1e-2, "holdout_s": HELD_OUT_S, **given})
+
+
+def work(folder: Path, *, made: dict[str, Any] | None = None, science: Science | None = None, **given: Any) -> Work:
+    """`given` are settings, `made` what `learnable` takes."""
+    data = learnable(folder / "data", **(made or {}))
+    table, asked = data.table(), settings(**given)
+    task = task_of(table, data.label, asked.task)
+    source = Source(
+        path=data.path,
+        snapshot=data.snapshot,
+        label=data.label,
+        time=data.time,
+        cut_us=cut_before_end(times_of(table, data.time), asked.holdout_s),
+        task=task,
+        encoding=InputEncoding.fit(table, data.signature(task.fields()).inputs()),
+    )
+    return Work(
+        source=source,
+        science=science or Science(network=mlp((16,), dropout=0.1)),
+        settings=asked,
+        folder=folder / "run",
+        cache=folder / "cache",
+    )
