@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks._features import joins, large, online, pool, push
-from benchmarks._features.figures import Measure, measured
+from benchmarks._figures import Measure, measured
 from benchmarks._form import arguments, report
 
 HAND = "polars by hand"

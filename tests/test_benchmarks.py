@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from benchmarks import features, flights
-from benchmarks._features.figures import Figures, Measure, PeerAbsent, Scene, row_of
 from benchmarks._features.large import wrong_rows
+from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, row_of
 from benchmarks._form import against_bound, against_peer, alternately
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks._features.figures import PeerAbsent, Scene
+from benchmarks._figures import PeerAbsent, Scene
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parents[1] / ".bench" / "feast"

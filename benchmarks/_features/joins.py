@@ -14,7 +14,7 @@ import polars as pl
 
 import mlplat
 from benchmarks._features import by_hand, data, feast_peer
-from benchmarks._features.figures import Figures, Scene
+from benchmarks._figures import Figures, Scene
 from benchmarks._form import alternately, medians, timed
 from mlplat import features as F
 from mlplat.features import View

@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 
 import mlplat
 from benchmarks._features import by_hand, data, joins, memory
-from benchmarks._features.figures import Figures, Scene
+from benchmarks._figures import Figures, Scene
 from mlplat import features as F
 from mlplat.features import View
 from mlplat.model.signature import FeatureRef

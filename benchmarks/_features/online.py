@@ -16,7 +16,7 @@ import polars as pl
 
 import mlplat
 from benchmarks._features import feast_peer, joins, redis_server
-from benchmarks._features.figures import Figures, Scene
+from benchmarks._figures import Figures, Scene
 from benchmarks._form import Timed, in_blocks, medians, timed
 from mlplat.features import View
 

@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 
 import mlplat
 from benchmarks._features import data
-from benchmarks._features.figures import Figures, Scene
+from benchmarks._figures import Figures, Scene
 from benchmarks._form import Timed, medians, timed
 from mlplat import features as F
 from mlplat.features import View

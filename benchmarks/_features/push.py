@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 
 import mlplat
-from benchmarks._features.figures import Figures, Scene
+from benchmarks._figures import Figures, Scene
 from benchmarks._form import alternately, timed
 from mlplat import features as F
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks._features.figures import PeerAbsent, Scene
+from benchmarks._figures import PeerAbsent, Scene
 
 
 @contextmanager

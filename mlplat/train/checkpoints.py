@@ -7,12 +7,14 @@ state.json         everything else, and the sha256 of the others
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,18 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """Those of one folder. One process writes."""
+    """Those of one folder. The process that has `claimed` it writes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Waits for a writer that was there before: the workers of a driver that was killed live on for a moment."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def steps(self) -> list[int]:
         """Of what is there, newest first; it may be broken."""
@@ -75,7 +85,6 @@ class Checkpoints:
 
     def write(self, step: int, state: Mapping[str, Any], tensors: Tensors, best: Tensors | None) -> None:
         """Durable when it returns. `state` and `tensors` are what `parted` gave; `best` None: as in the newest one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=self._folder))
         try:
             files = {_STATE: _save(dict(tensors), unfinished / _STATE)}

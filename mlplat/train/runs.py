@@ -15,7 +15,7 @@ from typing import Any
 from mlplat.errors import Conflict
 from mlplat.features.registry import write_atomically
 
-_RUN, _LOCK = "run.json", "lock"
+_RUN, _EPOCHS, _LOCK = "run.json", "epochs", "lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,18 @@ class RunFolder:
 
     def begin(self, run_id: str) -> None:
         write_atomically(self.path / _RUN, json.dumps({"run_id": run_id}).encode())
+
+    def recorded(self, epoch: int) -> None:
+        """The metadata store has the metrics of this epoch."""
+        with (self.path / _EPOCHS).open("a") as file:
+            file.write(f"{epoch}\n")
+
+    def epochs(self) -> set[int]:
+        """Those that were recorded."""
+        try:
+            return {int(line) for line in (self.path / _EPOCHS).read_text().split()}
+        except FileNotFoundError:
+            return set()
 
     def forget(self) -> None:
         """The same call begins anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -37,7 +38,8 @@ class Stopped(BaseException):
 class Session:
     """What a loop works with.
 
-    `module` is the network, `forward` the same with gradients that are the mean over all workers. Loops on all workers do
+    `module` is the network, `forward` the same with gradients that are the mean over all workers, `rows` are those to learn
+    from. Loops on all workers do
     the same steps. A loop that goes on after a crash or a stop begins in the epoch and at the step where its newest
     checkpoint was made, with all states of then.
     """
@@ -53,7 +55,7 @@ class Session:
         judge: Judge,
     ) -> None:
         self._work, self._gang, self._progress, self._clock, self._stop = work, gang, progress, clock, stop
-        self._rows, self._judge = rows, judge
+        self.rows, self._judge = rows, judge
         self.settings, self.rank, self.size, self.device = work.settings, gang.rank, gang.size, gang.device
         self.plan = plan_for(self.settings, len(rows), gang.size)
         self.epoch = self._step = 0
@@ -69,6 +71,9 @@ class Session:
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._pace = Pace(recovery=self.settings.recovery)
         checkpoints = Checkpoints(work.folder / "checkpoints")
+        self._closing = ExitStack()
+        if self.rank == 0:
+            self._closing.enter_context(checkpoints.claimed())
         self._resume(checkpoints)
         self._saver = Saver(checkpoints, clock, committed=self.done)
         self._untold: list[tuple[int, EpochMetrics]] = []
@@ -90,7 +95,7 @@ class Session:
         """This worker's parts of the steps that are left of this epoch: `accumulate` of them make a step. All workers
         draw from one order of all rows, which depends on seed and epoch; what is left after the last whole step waits
         for the next epoch."""
-        order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self._rows))
+        order = np.random.default_rng([self.settings.seed, self.epoch]).permutation(len(self.rows))
         parts = self.settings.accumulate
         mine = self.plan.rows_per_step // self.size // parts
         while self._step < self.plan.steps:
@@ -99,7 +104,7 @@ class Session:
             for self._part in range(parts):
                 self.forward.synchronise(self._part == parts - 1)
                 at = self._step * self.plan.rows_per_step + (self._part * self.size + self.rank) * mine
-                yield self._rows.take(torch.from_numpy(order[at : at + mine]), self.device)
+                yield self.rows.take(torch.from_numpy(order[at : at + mine]), self.device)
             self._step += 1
         self._look_at_losses()
 
@@ -115,6 +120,19 @@ class Session:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
 
+    def checkpoint(self) -> None:
+        """Make one now, whether one is due or not. All workers call it."""
+        self._save()
+
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written. Of rank 0."""
+        return not self._saver.idle
+
+    def finish(self) -> None:
+        """This epoch is the last one. All workers call it."""
+        self._over = True
+
     def learned(self) -> Learned:
         weights = {name: value.numpy().copy() for name, value in self._judge.best.items()}
         return Learned(weights=weights, history=tuple(self.history))
@@ -122,6 +140,7 @@ class Session:
     def close(self) -> None:
         """What is being written gets written."""
         self._saver.close()
+        self._closing.close()
         self._tell()
 
     @property
@@ -205,7 +224,7 @@ class Session:
             metrics, better = self._judge.judged(raw, epoch=self.epoch, train_loss=loss, seconds=seconds)
             self.history.append(metrics)
             due = self._pace.due_at_end(seconds=now_s - self._epoch_saved_s, cost_s=self._saver.cost_s)
-            self._over = self._judge.behind >= self.settings.patience
+            self._over |= self._judge.behind >= self.settings.patience
         shared = self._gang.share([float(better), float(due), float(self._over)])
         better, due, self._over = (bool(value) for value in shared)
         if better:

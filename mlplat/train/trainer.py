@@ -4,7 +4,7 @@ everything."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,12 @@ def train(
         run_id = _begun(folder, metadata, data.name, said, tags)
         work = _work(data, facts, science, settings, folder.path, home / "cache" / "rows", demand.threads)
         with _recorded(metadata, run_id, folder):
-            learned = _run(work, demand, clock, _Recording(progress, metadata, run_id), stop)
+            recording = _Recording(progress, metadata, run_id, folder)
+            learned = _run(work, demand, clock, recording, stop)
             if isinstance(learned, Yielded):
                 metadata.end_run(run_id, status="SCHEDULED")
                 return Interrupted(run_id=run_id, step=learned.step)
+            recording.missed(learned.history)
             model = Model(
                 network=science.network,
                 weights=learned.weights,
@@ -116,16 +118,24 @@ def train(
 
 
 class _Recording:
-    """Progress that also writes each epoch to the metadata store."""
+    """Progress that also writes each epoch to the metadata store, once whatever process is killed in between."""
 
-    def __init__(self, progress: Progress, metadata: Metadata, run_id: str) -> None:
-        self._progress, self._metadata, self._run_id = progress, metadata, run_id
+    def __init__(self, progress: Progress, metadata: Metadata, run_id: str, folder: RunFolder) -> None:
+        self._progress, self._metadata, self._run_id, self._folder = progress, metadata, run_id, folder
         self.note, self.begin, self.step, self.end = progress.note, progress.begin, progress.step, progress.end
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        self._progress.epoch(metrics)
         values = {"train_loss": metrics.train_loss, **metrics.held_out}
         self._metadata.log_metrics(self._run_id, _finite(values), step=metrics.epoch)
+        self._folder.recorded(metrics.epoch)
+        self._progress.epoch(metrics)
+
+    def missed(self, history: Sequence[EpochMetrics]) -> None:
+        """Epochs that workers did when their driver was dead."""
+        known = self._folder.epochs()
+        for metrics in history:
+            if metrics.epoch not in known:
+                self.epoch(metrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,6 +190,24 @@ def test_what_failed_goes_on_and_what_can_never_end_well_begins_anew(tmp_path: P
         assert len(metadata._runs) == count
 
 
+def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers may do a few more when their driver is dead."""
+    metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
+    settings, told, asked = replace(SETTINGS, epochs=4), list[int](), iter(range(1_000))
+
+    class Listening(Silent):
+        def epoch(self, metrics: EpochMetrics) -> None:
+            told.append(metrics.epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlplat.train.trainer._Recording.epoch", lambda self, metrics: None)
+        assert isinstance(run(data, tmp_path, metadata, settings=settings, stop=lambda: next(asked) == 2), Interrupted)
+    run(data, tmp_path, metadata, settings=settings, progress=Listening())
+    assert sorted(told) == [0, 1, 2, 3]
+
+
 @pytest.mark.process
 def test_a_driver_that_is_killed_loses_no_epoch(tmp_path: Path) -> None:
     """The first process is killed in its third epoch; the same call goes on, and the model is that of a calm run."""
