@@ -3,6 +3,6 @@ of their own, so that importing the port loads neither MLflow nor SQLAlchemy."""
 
 from __future__ import annotations
 
-from mlplat.metadata.port import Alias, LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.port import Alias, Goal, LedgerEntry, Metadata, ModelVersion
 
-__all__ = ["Alias", "LedgerEntry", "Metadata", "ModelVersion"]
+__all__ = ["Alias", "Goal", "LedgerEntry", "Metadata", "ModelVersion"]

@@ -1,14 +1,16 @@
-"""The ledger of decisions as one SQL table, beside MLflow's own in the same database."""
+"""What MLflow has no place for, in SQL tables beside its own in the same database: decisions, long texts of runs, goals."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from mlplat.decision import Act, Decision, Hold
-from mlplat.metadata.port import LedgerEntry
+from mlplat.metadata.port import Goal, LedgerEntry
 from mlplat.metadata.rules import plain
 
 BUSY_TIMEOUT_S = 30
@@ -26,6 +28,21 @@ _DECISIONS = sa.Table(
     sa.Column("evidence", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("details", sa.Text, nullable=False),
+)
+_TEXTS = sa.Table(
+    "mlplat_texts",
+    _TABLES,
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+)
+_GOALS = sa.Table(
+    "mlplat_goals",
+    _TABLES,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("target", sa.Float),
 )
 
 
@@ -60,6 +77,28 @@ class Ledger:
             query = query.where(_DECISIONS.c.subject == subject)
         with self._engine.connect() as connection:
             return [_entry(row) for row in connection.execute(query)]
+
+    def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        rows = [{"run_id": run_id, "name": name, "text": text} for name, text in texts.items()]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(sa.insert(_TEXTS), rows)
+
+    def texts(self, run_id: str) -> dict[str, str]:
+        query = sa.select(_TEXTS.c.name, _TEXTS.c.text).where(_TEXTS.c.run_id == run_id)
+        with self._engine.connect() as connection:
+            return {row.name: row.text for row in connection.execute(query)}
+
+    def put_goal(self, name: str, goal: Goal) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(_GOALS).where(_GOALS.c.name == name))
+            connection.execute(sa.insert(_GOALS).values(name=name, **asdict(goal)))
+
+    def goal(self, name: str) -> Goal | None:
+        query = sa.select(_GOALS).where(_GOALS.c.name == name)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Goal(metric=row.metric, direction=row.direction, target=row.target)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlplat.errors import NotFound, Unavailable, unknown
-from mlplat.metadata.port import Alias, EndStatus, LedgerEntry, ModelVersion
+from mlplat.metadata.port import Alias, EndStatus, Goal, LedgerEntry, ModelVersion
 from mlplat.metadata.rules import check_name, finite, plain, texts
 
 
 class InMemoryMetadata:
-    """A whole metadata store in three dictionaries and a list."""
+    """A whole metadata store in dictionaries and a list."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -21,6 +21,8 @@ class InMemoryMetadata:
         self._models: dict[str, list[ModelVersion]] = {}
         self._aliases: dict[tuple[str, Alias], int] = {}
         self._ledger: list[LedgerEntry] = []
+        self._texts: dict[str, dict[str, str]] = {}
+        self._goals: dict[str, Goal] = {}
         self._closed = False
 
     def start_run(self, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
@@ -36,6 +38,16 @@ class InMemoryMetadata:
         values = finite(metrics)
         with self._open():
             self._run(run_id)["metrics"].update(values)
+
+    def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        with self._open():
+            self._run(run_id)
+            self._texts.setdefault(run_id, {}).update(texts)
+
+    def texts(self, run_id: str) -> dict[str, str]:
+        with self._open():
+            self._run(run_id)
+            return dict(self._texts.get(run_id, {}))
 
     def end_run(self, run_id: str, *, status: EndStatus) -> None:
         with self._open():
@@ -85,6 +97,15 @@ class InMemoryMetadata:
         with self._open():
             version = self._aliases.get((name, alias))
             return None if version is None else self.version(name, version)
+
+    def set_goal(self, name: str, goal: Goal) -> None:
+        check_name(name)
+        with self._open():
+            self._goals[name] = goal
+
+    def goal(self, name: str) -> Goal | None:
+        with self._open():
+            return self._goals.get(name)
 
     def record(self, entry: LedgerEntry) -> None:
         decision = type(entry.decision)(reason=entry.decision.reason, evidence=plain(entry.decision.evidence))

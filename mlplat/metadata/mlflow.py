@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlplat.config import set_environment
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable, unknown
 from mlplat.metadata.lock import exclusive
-from mlplat.metadata.port import Alias, EndStatus, LedgerEntry, ModelVersion
+from mlplat.metadata.port import Alias, EndStatus, Goal, LedgerEntry, ModelVersion
 from mlplat.metadata.rules import check_name, finite, texts
 
 if TYPE_CHECKING:
@@ -56,6 +56,16 @@ class MlflowMetadata:
         values = [Metric(key, value, now_ms, step) for key, value in finite(metrics).items()]
         with self._calls("run", run_id) as client:
             client.log_batch(run_id, metrics=values)
+
+    def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        with self._calls("run", run_id) as client:
+            client.get_run(run_id)
+            self._ledger.put_texts(run_id, texts)
+
+    def texts(self, run_id: str) -> dict[str, str]:
+        with self._calls("run", run_id) as client:
+            client.get_run(run_id)
+            return self._ledger.texts(run_id)
 
     def end_run(self, run_id: str, *, status: EndStatus) -> None:
         with self._calls("run", run_id) as client:
@@ -129,6 +139,15 @@ class MlflowMetadata:
         except NotFound:
             return None
         return None if version is None else self.version(name, int(version))
+
+    def set_goal(self, name: str, goal: Goal) -> None:
+        check_name(name)
+        with self._calls():
+            self._ledger.put_goal(name, goal)
+
+    def goal(self, name: str) -> Goal | None:
+        with self._calls():
+            return self._ledger.goal(name)
 
     def record(self, entry: LedgerEntry) -> None:
         with self._calls():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from mlplat.decision import Decision
+from mlplat.errors import InvalidInput
 
 Alias = Literal["candidate", "gold"]
 EndStatus = Literal["FINISHED", "FAILED", "KILLED", "SCHEDULED"]
@@ -35,6 +37,26 @@ class LedgerEntry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What the models of a name are for: the metric that counts, which way, and from where on it is good enough (None: the
+    better the better)."""
+
+    metric: str
+    direction: Literal["max", "min"]
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in {"max", "min"}:
+            raise InvalidInput(f"goal: direction={self.direction!r} must be 'max' or 'min'")
+        if self.target is not None and not math.isfinite(self.target):
+            raise InvalidInput(f"goal: target={self.target!r} must be a finite number, or None")
+
+    def reached(self, value: float) -> bool:
+        """False for NaN."""
+        return self.target is None or (value >= self.target if self.direction == "max" else value <= self.target)
+
+
 class Metadata(Protocol):
     """Runs, models, aliases and decisions. Every method is durable when it returns and safe to call from several threads
     and processes; each raises `Unavailable` when the store does not answer. Values given are copied."""
@@ -44,6 +66,12 @@ class Metadata(Protocol):
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Record metrics of a step. NaN is refused with `InvalidInput`."""
+
+    def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        """Keep texts of any length with a run, by name, once."""
+
+    def texts(self, run_id: str) -> dict[str, str]:
+        """Those of a run; empty if it has none."""
 
     def end_run(self, run_id: str, *, status: EndStatus) -> None:
         """Close a run; SCHEDULED: until it is continued."""
@@ -71,6 +99,12 @@ class Metadata(Protocol):
 
     def alias(self, name: str, alias: Alias) -> ModelVersion | None:
         """What the alias points at, or None."""
+
+    def set_goal(self, name: str, goal: Goal) -> None:
+        """Of the models of a name; it replaces the one before."""
+
+    def goal(self, name: str) -> Goal | None:
+        """None if none was set."""
 
     def record(self, entry: LedgerEntry) -> None:
         """Append to the ledger."""

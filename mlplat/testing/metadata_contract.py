@@ -9,7 +9,7 @@ import pytest
 
 from mlplat.decision import Act, Hold
 from mlplat.errors import InvalidInput, NotFound, Unavailable
-from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.port import Goal, LedgerEntry, Metadata, ModelVersion
 
 
 def entry(subject: str = "late", **changes: object) -> LedgerEntry:
@@ -40,6 +40,25 @@ class MetadataContract:
             "metrics": {"auc": 0.7, "log_loss": 0.7},
             "tags": {"snapshot": "abc"},
         }
+
+    def test_texts_of_any_length_stay_with_their_run(self, store: Metadata) -> None:
+        one, other = (store.start_run("late", params={}, tags={}) for _ in range(2))
+        long = "é\n" * 100_000
+        store.put_texts(one, {"packages": long, "diff": ""})
+        store.put_texts(other, {})
+        assert store.texts(one) == {"packages": long, "diff": ""}
+        assert store.texts(other) == {}
+        for call in (lambda: store.texts("nope"), lambda: store.put_texts("nope", {"a": "b"})):
+            with pytest.raises(NotFound, match="nope"):
+                call()
+
+    def test_a_name_has_the_goal_that_was_set_last(self, store: Metadata) -> None:
+        assert store.goal("late") is None
+        for goal in (Goal(metric="auc", direction="max"), Goal(metric="log_loss", direction="min", target=0.4)):
+            store.set_goal("late", goal)
+            assert store.goal("late") == goal
+        with pytest.raises(InvalidInput, match="name"):
+            store.set_goal("a/b", goal)
 
     def test_a_run_that_waits_is_continued(self, store: Metadata) -> None:
         run_id = store.start_run("late", params={}, tags={})
