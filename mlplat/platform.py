@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import polars as pl
 import pyarrow as pa
@@ -27,7 +27,7 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.port import Goal, LedgerEntry, Metadata, ModelVersion
 from mlplat.model import artifact
 from mlplat.model.model import Model
 from mlplat.serve import state
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from mlplat._ray.session import Session
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
-    from mlplat.train import Interrupted, Progress, Promotion, TrainedModel, TrainSettings
+    from mlplat.train import Interrupted, Progress, Promotion, Science, TrainedModel, TrainSettings
+    from mlplat.train.history import GoldPeriod, Lineage
+    from mlplat.train.reproduce import Reproduced
     from mlplat.train.science import Loop, Loss, Metric, Network, Optimizer
 
 DECISIONS_SHOWN = 10
@@ -210,6 +212,64 @@ class Platform:
         data = TrainingSet.load(self.home, version.name, snapshot)
         return promote(version, data, home=self.home, metadata=self.metadata, clock=self._clock, force=force)
 
+    def lineage(self, model: TrainedModel | ModelVersion | str) -> Lineage:
+        """What a model was made of: data, features, code, settings, packages, machine, and what was decided about it. Print it,
+        or take its `to_json()`. A name stands for its gold version, `name@3` for version 3."""
+        from mlplat.train.history import lineage_of
+
+        return lineage_of(self.version(model), self.metadata)
+
+    def reproduce(
+        self,
+        model: TrainedModel | ModelVersion | str,
+        *,
+        science: Science | None = None,
+        progress: Progress | None = None,
+    ) -> Reproduced:
+        """Train a model again from its record, and compare the weights: the same on the same kind of machine. Nothing is
+        registered. `science` is your own code, where it was made with some."""
+        from mlplat.train import progress_for
+        from mlplat.train.reproduce import Recorded, reproduce
+
+        version, shown = self.version(model), progress or progress_for(self._clock)
+        demand = Recorded.of(version, metadata=self.metadata, home=self.home).demand
+        if not demand.in_process:
+            self._admit(demand, shown)
+        return reproduce(
+            version, science=science, metadata=self.metadata, home=self.home, clock=self._clock, progress=shown
+        )
+
+    def gold_history(self, name: str) -> list[GoldPeriod]:
+        """Which versions were gold, when and why, oldest first."""
+        from mlplat.train.history import gold_history
+
+        return gold_history(name, self.metadata)
+
+    def set_goal(
+        self, name: str, *, metric: str, direction: Literal["max", "min"], target: float | None = None
+    ) -> None:
+        """What the models of a name are for: the metric that counts, and from where on it is good enough."""
+        self.metadata.set_goal(name, Goal(metric=metric, direction=direction, target=target))
+
+    def leaderboard(self, name: str) -> pl.DataFrame:
+        """The versions of a name with their metrics on the rows held out, best first by its goal."""
+        from mlplat.train.history import leaderboard
+
+        if name not in self.metadata.names():
+            raise unknown("model", name, self.metadata.names())
+        return leaderboard(name, self.metadata)
+
+    def version(self, model: TrainedModel | ModelVersion | str) -> ModelVersion:
+        """The registered version that is meant: a name stands for its gold version, `name@3` for version 3."""
+        if not isinstance(model, str):
+            return model if isinstance(model, ModelVersion) else model.version
+        name, _, number = model.partition("@")
+        if not number:
+            return self.gold(name)
+        if not number.isdigit():
+            raise InvalidInput(f"model {model!r}: write a name, or a name and a version, as in {name}@3")
+        return self.metadata.version(name, int(number))
+
     def serve(self, name: str, *, port: int | None = None) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
@@ -299,9 +359,7 @@ class Platform:
 
     def load(self, model: TrainedModel | ModelVersion | str) -> Model:
         """The model itself, its bytes checked against the digest that was registered."""
-        version = (
-            self.gold(model) if isinstance(model, str) else model if isinstance(model, ModelVersion) else model.version
-        )
+        version = self.version(model)
         return artifact.load(artifact.place(self.home, version.name, version.digest), digest=version.digest).model
 
     def status(self) -> dict[str, Any]:

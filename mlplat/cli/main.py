@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -12,6 +15,9 @@ from mlplat.cli import report, script
 from mlplat.clock import SystemClock
 from mlplat.config import environment, load
 from mlplat.errors import InvalidInput, MlplatError, NotFound, NotYetAvailable, Refused
+
+if TYPE_CHECKING:
+    from mlplat.platform import Platform
 
 INPUT_ERRORS = (InvalidInput, NotFound, Refused, NotYetAvailable)
 INTERRUPTED = 130
@@ -24,6 +30,7 @@ app = typer.Typer(
 )
 
 Home = Annotated[str | None, typer.Option(help="The home (default: MLPLAT_HOME, or .mlplat).", show_default=False)]
+Model = Annotated[str, typer.Argument(help="A name, which stands for its gold version, or NAME@VERSION.")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for programs.")]
 
 
@@ -51,18 +58,64 @@ def run(
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Show what a home holds: models, endpoints, the cluster that runs for it, the last decisions. Starts nothing."""
-    settings = load(home=home)
-    if not settings.home_path.is_dir():
-        raise NotFound(f"There is no home at {settings.home_path}. Name one with --home or MLPLAT_HOME.")
-    from mlplat.platform import connect
-
-    with connect(settings.home) as platform:
+    with _opened(home) as platform:
         found = platform.status()
     if json:
         _say_json(found)
         return
     for line in report.lines(found):
         typer.secho(line, bold=bool(line) and not line.startswith(" "))  # plain where the output is no terminal
+
+
+@app.command()
+def models(
+    name: Annotated[str, typer.Argument(help="The name of the models.")], home: Home = None, json: Json = False
+) -> None:
+    """List the versions of a model with their metrics, best first, and when each was gold, and why."""
+    with _opened(home) as platform:
+        board, periods = platform.leaderboard(name), platform.gold_history(name)
+    if json:
+        _say_json({"versions": board.to_dicts(), "gold": [asdict(period) for period in periods]})
+        return
+    for line in report.models(board.to_dicts(), periods):
+        typer.echo(line)
+
+
+@app.command()
+def lineage(model: Model, home: Home = None, json: Json = False) -> None:
+    """Show what a model was made of: data, features, code, settings, packages, and what was decided about it."""
+    with _opened(home) as platform:
+        found = platform.lineage(model)
+    if json:
+        _say_json(found.to_json())
+    else:
+        typer.echo(str(found))
+
+
+@app.command()
+def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
+    """Train a model again from its record and compare the weights. 0 if they are the same to the bit, else 1."""
+    with _opened(home) as platform:
+        found = platform.reproduce(model)
+    if json:
+        _say_json(
+            {"same": found.same, "difference": found.difference, "changed": found.changed, "run_id": found.run_id}
+        )
+    else:
+        typer.echo(str(found))
+    raise typer.Exit(0 if found.same else 1)
+
+
+@contextmanager
+def _opened(home: str | None) -> Iterator[Platform]:
+    """A home that is there."""
+    settings = load(home=home)
+    if not settings.home_path.is_dir():
+        raise NotFound(f"There is no home at {settings.home_path}. Name one with --home or MLPLAT_HOME.")
+    from mlplat.platform import connect
+
+    with connect(settings.home) as platform:
+        yield platform
 
 
 def main() -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from mlplat.clock import iso
+
+if TYPE_CHECKING:
+    from mlplat.train.history import GoldPeriod
 
 DECISIONS = 5
 
@@ -14,6 +19,29 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from _section("endpoints", 'none: platform.serve("NAME") starts one', map(_endpoint, status["endpoints"]))
     yield from _section("cluster", "none runs for this home", _cluster(status["cluster"]))
     yield from _section("decisions", "none yet", map(_decision, status["decisions"][-DECISIONS:]))
+
+
+def models(versions: Sequence[Mapping[str, Any]], periods: Sequence[GoldPeriod]) -> Iterator[str]:
+    """The leaderboard of a name, and when which version was gold."""
+    hidden = ("version", "epoch", "reached", "gold", "candidate", "digest", "run_id")
+    metrics = [name for name in (versions[0] if versions else {}) if name not in hidden]
+    rows = [_version(row, metrics) for row in versions]
+    yield from _section(
+        "versions", "none yet: platform.train(...) makes one", [("", *metrics, "", "")][: len(rows)] + rows
+    )
+    yield from _section("gold", "none yet: platform.promote(model)", map(_period, periods))
+
+
+def _version(row: Mapping[str, Any], metrics: Sequence[str]) -> Sequence[str]:
+    found = ["-" if row[name] is None else f"{row[name]:.4g}" for name in metrics]
+    marks = [name for name in ("gold", "candidate") if row[name]]
+    reached = "" if row["reached"] is None else "goal reached" if row["reached"] else "goal not reached"
+    return (str(row["version"]), *found, reached, ", ".join(marks))
+
+
+def _period(period: GoldPeriod) -> Sequence[str]:
+    until = "now" if period.until_us is None else iso(period.until_us)[:19]
+    return (f"version {period.version}", f"{iso(period.since_us)[:19]} to {until}", f"by {period.actor}", period.reason)
 
 
 def _section(title: str, empty: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:

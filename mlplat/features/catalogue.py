@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Users:
-    """Who stands on a view: training sets as `name@snapshot`, models as `name v1`, derived views as `name@version`."""
+    """Who stands on a view: training sets as `name@snapshot`, models as `name@1`, derived views as `name@version`."""
 
     training_sets: tuple[str, ...]
     models: tuple[str, ...]
@@ -119,7 +119,7 @@ class Catalogue:
         models = [m for m in self._models() if (m.name, m.snapshot) in snapshots] if snapshots else []
         return Users(
             training_sets=tuple(f"{raw['name']}@{raw['snapshot']}" for raw in pinned),
-            models=tuple(f"{m.name} v{m.version}" for m in models),
+            models=tuple(f"{m.name}@{m.version}" for m in models),
             views=tuple(f"{view.name}@{view.version}" for view in views),
         )
 
@@ -134,7 +134,7 @@ class Catalogue:
 
     def refuse_if_trained(self, name: str, snapshot: str) -> None:
         """Raises `Refused` with the models that were made of a training set."""
-        made = [f"{m.name} v{m.version}" for m in self._models() if (m.name, m.snapshot) == (name, snapshot)]
+        made = [f"{m.name}@{m.version}" for m in self._models() if (m.name, m.snapshot) == (name, snapshot)]
         if made:
             raise Refused(
                 f"training set {name}@{snapshot} stays: {', '.join(made)} was made of it, and could not be again"

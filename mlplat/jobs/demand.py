@@ -64,6 +64,11 @@ class Demand:
             labels=tuple(sorted((labels or {}).items())),
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """What `parse` takes."""
+        workers = self.count if self.least == self.count else [self.least, self.count]
+        return {"workers": workers, "labels": dict(self.labels), **dict(self.resources)}
+
     @property
     def in_process(self) -> bool:
         return self.count == 0

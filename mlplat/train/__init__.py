@@ -6,9 +6,10 @@ from __future__ import annotations
 from mlplat.train.progress import Progress, progress_for
 from mlplat.train.promoter import ModelPromoter
 from mlplat.train.promotion import Promotion, promote
+from mlplat.train.run import Interrupted
 from mlplat.train.science import Science, Shape
 from mlplat.train.settings import Recovery, TrainSettings
-from mlplat.train.trainer import Interrupted, TrainedModel, train
+from mlplat.train.trainer import TrainedModel, train
 
 __all__ = [
     "Interrupted",

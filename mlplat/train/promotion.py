@@ -23,7 +23,7 @@ from mlplat.model.task import BINARY
 from mlplat.train import evaluate
 from mlplat.train.promoter import ModelPromoter, PromotionFacts
 from mlplat.train.rows import encoded_labels, split, times_of
-from mlplat.train.trainer import CUT_TAG
+from mlplat.train.run import CUT_TAG
 
 Array = np.ndarray[Any, Any]
 

@@ -81,6 +81,10 @@ class TrainSettings:
     def to_json(self) -> Mapping[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrainSettings:
+        return cls(**{**value, "recovery": Recovery(**value["recovery"])})
+
     def science(self) -> Mapping[str, Any]:
         """What the weights depend on."""
         return {name: value for name, value in asdict(self).items() if name != "recovery"}

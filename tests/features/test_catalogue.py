@@ -84,10 +84,10 @@ def test_users_are_training_sets_and_the_models_made_of_them(store: FeatureStore
     two = store.training_set("two", labels, ["takings"], label="y", time="t")
     MODELS.extend([ModelUse(name="one", version=3, snapshot=one.snapshot), ModelUse(name="x", version=1, snapshot="-")])
     users = store.users(takings, feature="total_1h")
-    assert users.models == ("one v3",)
+    assert users.models == ("one@3",)
     assert users.training_sets == (f"one@{one.snapshot}", f"two@{two.snapshot}")
     assert not store.users("doubled")
-    with pytest.raises(Refused, match=r"is in use and stays: model one v3; training sets one@.*, two@"):
+    with pytest.raises(Refused, match=r"is in use and stays: model one@3; training sets one@.*, two@"):
         store.retire("takings")
     with pytest.raises(NotFound, match=r"There is no feature of view 'takings' 'total_2h'. Did you mean 'total_1h'"):
         store.users("takings", feature="total_2h")
@@ -98,7 +98,7 @@ def test_a_training_set_is_deleted_once_no_model_is_made_of_it(store: FeatureSto
     data = store.training_set("one", labels, ["takings"], label="y", time="t")
     assert store.training_sets() == [data]
     MODELS.append(ModelUse(name="one", version=3, snapshot=data.snapshot))
-    with pytest.raises(Refused, match=rf"training set one@{data.snapshot} stays: one v3 was made of it"):
+    with pytest.raises(Refused, match=rf"training set one@{data.snapshot} stays: one@3 was made of it"):
         store.delete_training_set(data)
     MODELS.clear()
     store.delete_training_set(data)

@@ -20,5 +20,5 @@ def test_a_long_running_feature_is_made_once_and_used_by_two_models(
     assert re.search(r"stopped: cancelled at [\d,]+ of 8,000 rows", said)
     assert f"is done: tone@{k02.tone.version} is the current version" in said
     assert said.count(f"pinned to tone@{k02.tone.version}") == 2
-    assert re.search(r"users of tone: models escalates v1, leaves v1; training sets", said)
+    assert re.search(r"users of tone: models escalates@1, leaves@1; training sets", said)
     assert "online and offline are the same" in said

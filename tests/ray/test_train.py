@@ -25,9 +25,10 @@ from mlplat.model import mlp
 from mlplat.testing.learnable import learnable
 from mlplat.train._ray import learn_on_workers
 from mlplat.train.progress import EpochMetrics, Plan, Silent
+from mlplat.train.run import Interrupted
 from mlplat.train.science import Science, Shape
 from mlplat.train.settings import Recovery, TrainSettings
-from mlplat.train.trainer import Interrupted, TrainedModel, train
+from mlplat.train.trainer import TrainedModel, train
 from tests.train.support import work
 
 pytestmark = [

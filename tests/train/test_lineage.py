@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from mlplat.testing.learnable import learnable
-from mlplat.train.lineage import lineage
+from mlplat.train import lineage
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -17,7 +17,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def test_data_features_and_packages_are_named(tmp_path: Path) -> None:
-    found = lineage(learnable(tmp_path, rows=50), folder=tmp_path)
+    found = lineage.tags(learnable(tmp_path, rows=50), folder=tmp_path)
     assert found["snapshot"] == "made-0-50"
     assert found["feature.v"] == "1"
     assert found["data.made"] == "1"
@@ -29,13 +29,13 @@ def test_a_commit_is_named_and_whether_the_code_differs_from_it(tmp_path: Path) 
     data = learnable(tmp_path / "data", rows=50)
     code = tmp_path / "code"
     code.mkdir()
-    assert "git_commit" not in lineage(data, folder=code)
+    assert "git_commit" not in lineage.tags(data, folder=code)
     _git(code, "init", "--quiet")
     (code / "net.py").write_text("x = 1\n")
     _git(code, "add", ".")
     _git(code, "commit", "--quiet", "-m", "first")
-    clean = lineage(data, folder=code)
+    clean = lineage.tags(data, folder=code)
     (code / "net.py").write_text("x = 2\n")
-    dirty = lineage(data, folder=code)
+    dirty = lineage.tags(data, folder=code)
     assert clean["git_commit"] == dirty["git_commit"] == _git(code, "rev-parse", "HEAD")
     assert (clean["git_dirty"], dirty["git_dirty"]) == ("false", "true")

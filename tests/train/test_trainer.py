@@ -22,9 +22,10 @@ from mlplat.model import Architecture, mlp
 from mlplat.model.artifact import load
 from mlplat.testing.learnable import learnable, write
 from mlplat.train.progress import EpochMetrics, Progress, Silent
+from mlplat.train.run import Interrupted
 from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
-from mlplat.train.trainer import Interrupted, TrainedModel, train
+from mlplat.train.trainer import TrainedModel, train
 
 HERE = Demand.parse("cpu:0")
 SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
@@ -202,7 +203,7 @@ def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
             told.append(metrics.epoch)
 
     with monkeypatch.context() as patched:
-        patched.setattr("mlplat.train.trainer._Recording.epoch", lambda self, metrics: None)
+        patched.setattr("mlplat.train.run._Recording.epoch", lambda self, metrics: None)
         assert isinstance(run(data, tmp_path, metadata, settings=settings, stop=lambda: next(asked) == 2), Interrupted)
     run(data, tmp_path, metadata, settings=settings, progress=Listening())
     assert sorted(told) == [0, 1, 2, 3]

@@ -1,0 +1,141 @@
+"""Making a model again from its record, and comparing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlplat.clock import Clock
+from mlplat.errors import InvalidInput, NotFound
+from mlplat.features.training_set import TrainingSet
+from mlplat.jobs.demand import Demand
+from mlplat.metadata.port import Metadata, ModelVersion
+from mlplat.model.architecture import Architecture
+from mlplat.model.artifact import load, place
+from mlplat.train import lineage
+from mlplat.train.progress import Progress
+from mlplat.train.run import Interrupted, Run
+from mlplat.train.science import Science
+from mlplat.train.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduced:
+    """A version made again in the run `run_id`. `difference` is the greatest between two weights, 0 if they are the same to
+    the bit. `changed` are differences between then and now that may be why, in words."""
+
+    version: ModelVersion
+    run_id: str
+    difference: float
+    changed: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        return self.difference == 0.0
+
+    def __str__(self) -> str:
+        name = f"{self.version.name}@{self.version.version}"
+        if self.same:
+            return f"{name} was made again: the weights are the same to the bit"
+        why = (
+            "\n".join(f"  {line}" for line in self.changed)
+            or "  nothing that was recorded: is the code random beyond its seed?"
+        )
+        return f"{name} was made again: weights differ by up to {self.difference:.3g}. What has changed since:\n{why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What the record of a version says of its call."""
+
+    data: TrainingSet
+    architecture: Architecture | None
+    spelled: dict[str, str]
+    settings: TrainSettings
+    demand: Demand
+
+    @classmethod
+    def of(cls, version: ModelVersion, *, metadata: Metadata, home: Path) -> Recorded:
+        """`NotFound` if its run has none."""
+        texts = metadata.texts(version.run_id)
+        if "spec" not in texts:
+            raise NotFound(
+                f"version {version.version} of {version.name!r} was trained before records held what is needed"
+            )
+        spec = json.loads(texts["spec"])
+        architecture = spec["architecture"]
+        return cls(
+            data=TrainingSet.load(home, version.name, metadata.run(version.run_id)["tags"]["snapshot"]),
+            architecture=None if architecture is None else Architecture.from_json(architecture),
+            spelled=spec["science"],
+            settings=TrainSettings.from_json(spec["settings"]),
+            demand=Demand.parse(spec["compute"]),
+        )
+
+
+def reproduce(
+    version: ModelVersion,
+    *,
+    science: Science | None,
+    metadata: Metadata,
+    home: Path,
+    clock: Clock,
+    progress: Progress,
+    code: Path | None = None,
+) -> Reproduced:
+    """Train again what a version's record says, on the same training set, and compare the weights. Nothing is registered.
+
+    `science` is the user's own code, where there was some: `InvalidInput` if it is not what it was.
+    """
+    recorded = Recorded.of(version, metadata=metadata, home=home)
+    before = metadata.run(version.run_id)["tags"]
+    run = Run(
+        data=recorded.data,
+        science=_checked(science, recorded, before.get("git_commit")),
+        settings=recorded.settings,
+        demand=recorded.demand,
+        metadata=metadata,
+        home=home,
+        clock=clock,
+        progress=progress,
+        code=code or Path.cwd(),
+        purpose={"reproduces": version.run_id},
+    )
+    with run.fitted(lambda: False) as fitted:
+        assert not isinstance(fitted, Interrupted)
+        kept = load(place(home, version.name, version.digest), digest=version.digest).model
+        made = fitted.model
+    apart = [_apart(kept.weights[name], made.weights[name]) for name in kept.weights]
+    now = lineage.tags(recorded.data, folder=code or Path.cwd())
+    return Reproduced(
+        version=version,
+        run_id=fitted.run_id,
+        difference=max(apart, default=0.0),
+        changed=tuple(lineage.changed(before, now, metadata.texts(version.run_id)["packages"])),
+    )
+
+
+def _checked(given: Science | None, recorded: Recorded, commit: str | None) -> Science:
+    if given is None and recorded.architecture is not None and recorded.spelled.keys() == {"network"}:
+        return Science(network=recorded.architecture)
+    found = {} if given is None else given.spelled()
+    differing = sorted(
+        name for name in recorded.spelled.keys() | found.keys() if recorded.spelled.get(name) != found.get(name)
+    )
+    if differing or given is None:
+        where = f" at commit {commit}" if commit else ""
+        raise InvalidInput(
+            f"the model was made with code of yours{where}: {recorded.spelled}. Give the same again; what differs is "
+            f"{', '.join(differing)}"
+        )
+    return given
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    if one.tobytes() == other.tobytes():
+        return 0.0
+    found = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+    return found if found > 0 else float(np.finfo(np.float64).tiny)  # bits alone: a zero's sign, a NaN

@@ -1,0 +1,37 @@
+"""The journeys that need no Ray run whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from examples.journeys import k10_inspect_versions as k10
+from examples.journeys import k17_rebuild_a_model as k17
+
+pytestmark = pytest.mark.process  # seconds each
+
+
+def test_every_version_of_models_features_and_signatures_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    k10.main(tmp_path / "home")
+    said = capsys.readouterr().out
+    used = dict(re.findall(r"peaks@(\d) reads load@(\w+)", said))
+    assert used.keys() == {"1", "2"}
+    for version, features in (("1", "mean_load_6h"), ("2", "mean_load_6h, mean_load_24h")):
+        assert f"load@{used[version]}: {features}; used by model peaks@{version}" in said
+    assert said.count("a caller sends plant: string forecast: float64 season: string") == 2
+    assert "gold        [GoldPeriod(version=1," in said
+
+
+def test_the_good_model_of_two_months_ago_is_found_and_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    k17.main(tmp_path / "home")
+    said = capsys.readouterr().out
+    assert said.count(": held; log loss") == 2
+    assert "gold on 03 May: version 1; why: no incumbent" in said
+    assert re.search(r"renews@1  \w{12}  run \w{32}\ndata      6,000 rows, snapshot \w+\nfeature   riding@", said)
+    assert "renews@1 was made again: the weights are the same to the bit" in said
