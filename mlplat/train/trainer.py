@@ -64,13 +64,14 @@ def train(
     progress: Progress,
     code: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
+    began: Callable[[str], None] = lambda run_id: None,
 ) -> TrainedModel | Interrupted:
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
     set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
-    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. Raises `InvalidInput` for
-    data or settings that cannot be learnt from, before anything is recorded or after the run is recorded as failed;
-    `Conflict` if another process is doing the same.
+    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. `began` is told the
+    run's id as soon as there is one. Raises `InvalidInput` for data or settings that cannot be learnt from, before anything is
+    recorded or after the run is recorded as failed; `Conflict` if another process is doing the same.
     """
     began_s = clock.elapsed_s()
     if not isinstance(science.network, Architecture):
@@ -89,6 +90,7 @@ def train(
     with claimed(home / "runs", identity) as folder:
         tags = {**lineage(data, folder=code or Path.cwd()), CUT_TAG: str(facts.parts.cut_us), "compute": str(demand)}
         run_id = _begun(folder, metadata, data.name, said, tags)
+        began(run_id)
         work = _work(data, facts, science, settings, folder.path, home / "cache" / "rows", demand.threads)
         with _recorded(metadata, run_id, folder):
             recording = _Recording(progress, metadata, run_id, folder)
