@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from http.client import HTTPException
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -139,7 +139,7 @@ class Email:
     def send(self, message: Message) -> None:
         mail = EmailMessage()
         mail["Subject"], mail["From"], mail["To"] = message.subject, self.sender, ", ".join(self._recipients)
-        mail.set_content(message.text)
+        mail.set_content(message.text, cte="quoted-printable")  # not every relay takes 8 bits
         try:
             missed = self._handed_over(mail)
         except smtplib.SMTPRecipientsRefused as error:
@@ -214,7 +214,7 @@ def _host(url: object) -> str:
 
 def _spelled(error: Exception) -> str:
     """What the network said. What a server said is not repeated: it knows the secret."""
-    reason = getattr(error, "reason", error)
+    reason = error.reason if isinstance(error, URLError) else error
     return str(reason) if isinstance(error, OSError) and str(reason) else type(error).__name__
 
 
