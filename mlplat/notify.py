@@ -48,6 +48,8 @@ class Message:
 
     def __post_init__(self) -> None:
         _require(self.event in get_args(Event), f"event={self.event!r} must be one of {', '.join(get_args(Event))}")
+        for name in ("subject", "text", "name"):
+            _require(isinstance(getattr(self, name), str), f"{name}={getattr(self, name)!r} must be a text")
         _require(len(self.subject.splitlines()) == 1, f"subject={self.subject!r} must be one line")
         for name, value in self.facts.items():
             plain = isinstance(value, Plain) and not (isinstance(value, float) and not math.isfinite(value))
@@ -127,10 +129,10 @@ class Email:
     tls: bool = True
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.host, str) and bool(self.host.strip()), f"host={self.host!r} must be a server's name")
+        _require(_is_host(self.host), f"host={self.host!r} must be a server's name")
         whole = isinstance(self.port, int) and not isinstance(self.port, bool)
         _require(whole and 0 < self.port < 65_536, f"port={self.port!r} must be a whole number from 1 to 65535")
-        _require(bool(self.to), "to must be an address or several")
+        _require(isinstance(self.to, Sequence) and bool(self.to), "to must be an address or several")
         for address in (self.sender, *self._recipients):
             _require(_is_address(address), f"{address!r} is not an e-mail address")
         _require((self.user is None) == (self.password is None), "user and password go together: give both or none")
@@ -204,7 +206,7 @@ def _host(url: object) -> str:
         host, _ = parts.hostname, parts.port  # a port that is no number raises
     except ValueError:
         raise InvalidInput("the webhook's URL is not one (not shown: it is a secret)") from None
-    if parts.scheme not in {"http", "https"} or not host:
+    if parts.scheme not in {"http", "https"} or host is None or not _is_host(host):
         raise InvalidInput("a webhook's URL must be http://HOST/... or https://HOST/... (not shown: it is a secret)")
     _require("@" not in parts.netloc, "a webhook's URL cannot hold a user and password before its host")
     clean = url.isascii() and url.isprintable() and " " not in url
@@ -220,6 +222,13 @@ def _spelled(error: Exception) -> str:
 
 def _escaped(text: str) -> str:
     return html.escape(text, quote=False)
+
+
+def _is_host(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(text.encode("idna")) and text.isprintable() and " " not in text
+    except UnicodeError:
+        return False
 
 
 def _is_address(text: object) -> bool:
