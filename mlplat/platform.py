@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import polars as pl
 import pyarrow as pa
@@ -35,6 +35,7 @@ from mlplat.serve.log import read_log
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
+    from mlplat.notify import Notifier
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
     from mlplat.train import Interrupted, Progress, Promotion, Science, TrainedModel, TrainSettings
@@ -62,6 +63,19 @@ def connect(
     env = config.environment()
     settings = config.load(env, home=None if home is None else str(home), ray=ray, online=online, metadata=metadata)
     return Platform(settings, env, clock or SystemClock())
+
+
+class TrainOptions(TypedDict, total=False):
+    """What else `Platform.train` takes, for type checkers."""
+
+    compute: str | Mapping[str, Any]
+    settings: TrainSettings | None
+    loss: Loss | None
+    metrics: Mapping[str, Metric] | None
+    optimizer: Optimizer | None
+    loop: Loop | None
+    progress: Progress | None
+    notify: Notifier | Sequence[Notifier]
 
 
 class Platform:
@@ -116,34 +130,12 @@ class Platform:
 
     @overload
     def train(
-        self,
-        network: Network,
-        data: TrainingSet,
-        *,
-        compute: str | Mapping[str, Any] = ...,
-        settings: TrainSettings | None = ...,
-        loss: Loss | None = ...,
-        metrics: Mapping[str, Metric] | None = ...,
-        optimizer: Optimizer | None = ...,
-        loop: Loop | None = ...,
-        progress: Progress | None = ...,
-        stop: None = ...,
+        self, network: Network, data: TrainingSet, *, stop: None = ..., **options: Unpack[TrainOptions]
     ) -> TrainedModel: ...
 
     @overload
     def train(
-        self,
-        network: Network,
-        data: TrainingSet,
-        *,
-        compute: str | Mapping[str, Any] = ...,
-        settings: TrainSettings | None = ...,
-        loss: Loss | None = ...,
-        metrics: Mapping[str, Metric] | None = ...,
-        optimizer: Optimizer | None = ...,
-        loop: Loop | None = ...,
-        progress: Progress | None = ...,
-        stop: Callable[[], bool],
+        self, network: Network, data: TrainingSet, *, stop: Callable[[], bool], **options: Unpack[TrainOptions]
     ) -> TrainedModel | Interrupted: ...
 
     def train(
@@ -158,6 +150,7 @@ class Platform:
         optimizer: Optimizer | None = None,
         loop: Loop | None = None,
         progress: Progress | None = None,
+        notify: Notifier | Sequence[Notifier] = (),
         stop: Callable[[], bool] | None = None,
     ) -> TrainedModel | Interrupted:
         """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs,
@@ -168,27 +161,33 @@ class Platform:
         registered under the name of the training set; nothing serves it before `promote`.
 
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
-        it says yes, the run makes a checkpoint and returns `Interrupted`. Raises `Refused` for a demand that the cluster can
-        never hold, `Conflict` while another process runs the same training.
+        it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
+        Raises `Refused` for a demand that the cluster can never hold, `Conflict` while another process runs the same training.
         """
         from mlplat.train import Science, TrainSettings, progress_for, train
+        from mlplat.train.notices import listed, told
 
-        science = Science(network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop)
-        demand = Demand.parse(compute)
-        shown = progress or progress_for(self._clock)
-        if not demand.in_process:
-            self._admit(demand, shown)
-        return train(
-            data,
-            science,
-            settings or TrainSettings(),
-            demand=demand,
-            metadata=self.metadata,
-            home=self.home,
-            clock=self._clock,
-            progress=shown,
-            stop=stop or (lambda: False),
-        )
+        notifiers, shown = listed(notify), progress or progress_for(self._clock)
+
+        def run(began: Callable[[str], None]) -> TrainedModel | Interrupted:
+            science = Science(network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop)
+            demand = Demand.parse(compute)
+            if not demand.in_process:
+                self._admit(demand, shown)
+            return train(
+                data,
+                science,
+                settings or TrainSettings(),
+                demand=demand,
+                metadata=self.metadata,
+                home=self.home,
+                clock=self._clock,
+                progress=shown,
+                stop=stop or (lambda: False),
+                began=began,
+            )
+
+        return told(run, name=data.name, notifiers=notifiers, progress=shown)
 
     def promote(
         self,

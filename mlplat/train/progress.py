@@ -59,7 +59,7 @@ class Progress(Protocol):
         """A pass is over."""
 
     def end(self) -> None:
-        """No more calls come."""
+        """No more calls come, but notes."""
 
 
 class Silent:

@@ -58,7 +58,8 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded."""
+    """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded; `began` is
+    told the run's id."""
 
     data: TrainingSet
     science: Science
@@ -70,6 +71,7 @@ class Run:
     progress: Progress
     code: Path
     purpose: Mapping[str, str] = field(default_factory=dict)
+    began: Callable[[str], None] = lambda run_id: None
 
     @contextmanager
     def fitted(self, stop: Callable[[], bool]) -> Iterator[Fitted | Interrupted]:
@@ -78,6 +80,7 @@ class Run:
         facts = _checked(self.data, self.science, self.settings)
         with claimed(self.home / "runs", self._identity()) as folder:
             run_id = self._begun(folder, facts)
+            self.began(run_id)
             with _recorded(self.metadata, run_id, folder):
                 recording = _Recording(self.progress, self.metadata, run_id, folder)
                 learned = _run(self._work(facts, folder.path), self.demand, self.clock, recording, stop)

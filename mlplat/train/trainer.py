@@ -41,13 +41,14 @@ def train(
     progress: Progress,
     code: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
+    began: Callable[[str], None] = lambda run_id: None,
 ) -> TrainedModel | Interrupted:
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
     set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
-    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. Raises `InvalidInput` for
-    data or settings that cannot be learnt from, before anything is recorded or after the run is recorded as failed;
-    `Conflict` if another process is doing the same.
+    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. `began` is told the
+    run's id as soon as there is one. Raises `InvalidInput` for data or settings that cannot be learnt from, before anything is
+    recorded or after the run is recorded as failed; `Conflict` if another process is doing the same.
     """
     run = Run(
         data=data,
@@ -59,6 +60,7 @@ def train(
         clock=clock,
         progress=progress,
         code=code or Path.cwd(),
+        began=began,
     )
     with run.fitted(stop) as fitted:
         if isinstance(fitted, Interrupted):

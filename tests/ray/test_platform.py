@@ -36,7 +36,7 @@ def test_a_demand_that_the_cluster_can_never_hold_is_refused_at_once(
 
 
 def test_a_demand_that_is_no_demand_is_answered_with_examples(platform: mlplat.Platform, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match='"gpu:1"'):
+    with pytest.raises(InvalidInput, match='"gpu:8"'):
         platform.train(mlp((4,)), learnable(tmp_path / "data", rows=300), compute="8 gpus")
 
 
