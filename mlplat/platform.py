@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from mlplat.notify import Notifier
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
-    from mlplat.train import Interrupted, Progress, Promotion, Science, TrainedModel, TrainSettings
+    from mlplat.train import Interrupted, ModelPromoter, Progress, Promotion, Science, TrainedModel, TrainSettings
     from mlplat.train.history import GoldPeriod, Lineage
+    from mlplat.train.measure import PromotionTest
     from mlplat.train.reproduce import Reproduced
     from mlplat.train.science import Loop, Loss, Metric, Network, Optimizer
 
@@ -194,11 +195,15 @@ class Platform:
         model: TrainedModel | ModelVersion,
         *,
         to: str | None = None,
+        promoter: ModelPromoter | None = None,
+        tests: Sequence[PromotionTest] = (),
         force: tuple[str, str] | None = None,
     ) -> Promotion:
-        """Put a model through the promoter's tests, on rows that its training held out. The decision is recorded, a hold too.
+        """Put a model through the promoter's tests and your own, on rows that its training held out. The decision is recorded
+        with what each test found, a hold too.
 
-        It becomes candidate, and gold if the name has no gold yet. `force=(who, why)` overrules the policy and is recorded.
+        It becomes candidate, and gold if the name has no gold yet. `promoter` has the limits. `force=(who, why)` overrules the
+        policy and is recorded.
         """
         from mlplat.train import promote
 
@@ -209,7 +214,16 @@ class Platform:
             )
         snapshot = self.metadata.run(version.run_id)["tags"]["snapshot"]
         data = TrainingSet.load(self.home, version.name, snapshot)
-        return promote(version, data, home=self.home, metadata=self.metadata, clock=self._clock, force=force)
+        return promote(
+            version,
+            data,
+            home=self.home,
+            metadata=self.metadata,
+            clock=self._clock,
+            promoter=promoter,
+            tests=tests,
+            force=force,
+        )
 
     def lineage(self, model: TrainedModel | ModelVersion | str) -> Lineage:
         """What a model was made of: data, features, code, settings, packages, machine, and what was decided about it. Print it,

@@ -106,3 +106,14 @@ def r2(labels: Array, values: Array) -> float:
     """1 - squared error / squared error of the mean (coefficient of determination). NaN if the labels are all the same."""
     spread = float(((labels - labels.mean()) ** 2).sum()) if len(labels) else 0.0
     return 1.0 - float(((values - labels) ** 2).sum()) / spread if spread else math.nan
+
+
+def precision(labels: Array, probabilities: Array) -> float:
+    """The share of positives among the rows with a probability of at least a half. NaN if there is none."""
+    found = probabilities >= 0.5
+    return float(labels[found].mean()) if found.any() else math.nan
+
+
+def recall(labels: Array, probabilities: Array) -> float:
+    """The share of the positives that have a probability of at least a half. NaN if there is none."""
+    return float((probabilities[labels > 0] >= 0.5).mean()) if (labels > 0).any() else math.nan

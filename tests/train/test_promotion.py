@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from mlplat.clock import SystemClock
@@ -15,7 +18,8 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.metadata.port import ModelVersion
 from mlplat.model import mlp
-from mlplat.testing.learnable import learnable
+from mlplat.testing.learnable import learnable, write
+from mlplat.train.measure import Candidate
 from mlplat.train.progress import Silent
 from mlplat.train.promotion import promote
 from mlplat.train.science import Science
@@ -26,8 +30,8 @@ CLOCK = SystemClock()
 SETTINGS = TrainSettings(batch_size=128, epochs=3, learning_rate=1e-2, holdout_s=48 * 86_400)
 
 
-def _train(data: TrainingSet, home: Path, metadata: InMemoryMetadata, **changes: float) -> ModelVersion:
-    settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+def _train(data: TrainingSet, home: Path, metadata: InMemoryMetadata, **changes: Any) -> ModelVersion:
+    settings = replace(SETTINGS, **changes)
     here = Demand.parse("cpu:0")
     trained = train(
         data,
@@ -154,3 +158,76 @@ def test_a_version_without_a_run_cannot_be_judged(
     version = metadata.register("late", digest="d", path=str(tmp_path), run_id="none")
     with pytest.raises(InvalidInput, match="never saw"):
         promote(version, data, home=tmp_path, metadata=metadata, clock=CLOCK)
+
+
+def test_gold_is_compared_on_rows_that_neither_has_seen(
+    tmp_path: Path, data: TrainingSet, metadata: InMemoryMetadata
+) -> None:
+    """Gold learnt from more of the rows than its successor did."""
+    gold = _train(data, tmp_path, metadata, holdout_s=20 * 86_400, epochs=1)
+    promote(gold, data, home=tmp_path, metadata=metadata, clock=CLOCK, force=("ann", "to have one"))
+    done = promote(_train(data, tmp_path, metadata), data, home=tmp_path, metadata=metadata, clock=CLOCK)
+    evidence = done.decision.evidence
+    assert isinstance(evidence["compared"], int)
+    assert isinstance(evidence["rows"], int)
+    assert 200 < evidence["compared"] < 0.6 * evidence["rows"]
+
+
+def test_a_leak_is_held_however_good_it_looks(tmp_path: Path, data: TrainingSet, metadata: InMemoryMetadata) -> None:
+    table = data.table()
+    leaking = table.set_column(table.column_names.index("v.x0"), "v.x0", table["label"].cast("double"))
+    told = write(
+        leaking, data.path.with_name("told.arrow"), name="late", snapshot="told", request=data.request,
+        features=data.features[0].fields,
+    )  # fmt: skip
+    done = promote(_train(told, tmp_path, metadata), told, home=tmp_path, metadata=metadata, clock=CLOCK)
+    assert isinstance(done.decision, Hold)
+    assert "input 'v.x0' alone tells the label (1.0000 of 1): a leak" in done.decision.reason
+
+
+def test_tests_of_the_users_own_can_hold_and_see_what_the_policy_sees(
+    tmp_path: Path, data: TrainingSet, metadata: InMemoryMetadata
+) -> None:
+    version, seen = _train(data, tmp_path, metadata), list[Candidate]()
+
+    def flags_are_fair(candidate: Candidate) -> str | None:
+        seen.append(candidate)
+        return "flagged rows get higher probabilities"
+
+    def broken(candidate: Candidate) -> str | None:
+        raise KeyError("age")
+
+    def content(candidate: Candidate) -> str | None:
+        return None
+
+    done = promote(
+        version, data, home=tmp_path, metadata=metadata, clock=CLOCK, tests=[content, flags_are_fair, broken]
+    )
+    assert isinstance(done.decision, Hold)
+    assert done.decision.reason == "flags_are_fair: flagged rows get higher probabilities"
+    assert done.decision.evidence["test.content"] == "ok"
+    assert done.decision.evidence["test.broken"] == "broken: raised KeyError: 'age'"
+    (candidate,) = seen
+    assert (
+        len(candidate.labels) == len(candidate.predictions) == candidate.rows.num_rows == done.decision.evidence["rows"]
+    )
+    assert candidate.gold is None
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_other_tasks_are_judged_too(tmp_path: Path, metadata: InMemoryMetadata, kind: Any) -> None:
+    data = learnable(tmp_path / "data")
+    table = data.table()
+    value = table["v.x0"].to_numpy() + table["v.x1"].to_numpy()
+    labels = pa.array(value) if kind == "regression" else pa.array(np.digitize(value, [-0.7, 0.7]).astype(str))
+    other = write(
+        table.set_column(table.column_names.index("label"), "label", labels), data.path.with_name("other.arrow"),
+        name="late", snapshot=kind, request=data.request, features=data.features[0].fields,
+    )  # fmt: skip
+    weak = _train(other, tmp_path, metadata, task=kind, epochs=1)
+    done = promote(weak, other, home=tmp_path, metadata=metadata, clock=CLOCK)
+    assert isinstance(done.decision, Act), done.decision.reason
+    strong = _train(other, tmp_path, metadata, task=kind, epochs=6, seed=1)
+    done = promote(strong, other, home=tmp_path, metadata=metadata, clock=CLOCK)
+    assert isinstance(done.decision, Act), done.decision.reason
+    assert done.decision.evidence["versus_high"] < 0  # type: ignore[operator]

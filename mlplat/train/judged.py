@@ -1,0 +1,79 @@
+"""How good predictions are, row by row and as a whole, for every task. Pure numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlplat.model.task import Task
+from mlplat.train import evaluate
+
+Array = np.ndarray[Any, Any]
+
+
+def predictions(task: Task, answers: Mapping[str, Array]) -> Array:
+    """What metrics compare with labels, from a model's answers: probability [n], probabilities [n, classes], or value [n]."""
+    columns = [answers[f.name] for f in task.fields() if f.name != "class"]
+    found: Array = np.column_stack(columns) if task.kind == "multiclass" else columns[0]
+    return found
+
+
+def losses(task: Task, labels: Array, predictions: Array) -> Array:
+    """Of each row, what the task is trained by: the negative log likelihood, or the squared error. `labels` and `predictions`
+    as metrics get them."""
+    if task.kind == "binary":
+        return evaluate.log_losses(labels, predictions)
+    if task.kind == "multiclass":
+        right = predictions[np.arange(len(labels)), labels.astype(np.int64)]
+        found: Array = -np.log(np.clip(right, evaluate.EPSILON, 1.0))
+        return found
+    squared: Array = (predictions - labels) ** 2
+    return squared
+
+
+def base_loss(task: Task, labels: Array) -> float:
+    """The mean loss of the best constant on these rows, in hindsight: what a model that knows nothing could reach."""
+    if not len(labels):
+        return math.nan
+    if task.kind == "binary":
+        return evaluate.base_log_loss(labels)
+    if task.kind == "regression":
+        return float(labels.var())
+    shares = np.bincount(labels.astype(np.int64), minlength=len(task.classes)) / len(labels)
+    seen = shares[shares > 0]
+    return float(-(seen * np.log(seen)).sum())
+
+
+def metrics(task: Task, labels: Array, predictions: Array) -> Mapping[str, float]:
+    """By name; what is undefined is left out."""
+    if task.kind == "binary":
+        found = {
+            "log_loss": evaluate.log_loss(labels, predictions),
+            "auc": evaluate.auc(labels, predictions),
+            "brier": evaluate.brier(labels, predictions),
+            "accuracy": float(((predictions >= 0.5) == (labels > 0)).mean()) if len(labels) else math.nan,
+            "precision": evaluate.precision(labels, predictions),
+            "recall": evaluate.recall(labels, predictions),
+        }
+    elif task.kind == "multiclass":
+        found = {
+            "log_loss": evaluate.multiclass_log_loss(labels, predictions),
+            "accuracy": evaluate.accuracy(labels, predictions),
+        }
+    else:
+        found = {
+            "mean_squared_error": evaluate.mean_squared_error(labels, predictions),
+            "mean_absolute_error": float(np.abs(predictions - labels).mean()) if len(labels) else math.nan,
+            "r2": evaluate.r2(labels, predictions),
+        }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def rarest(task: Task, labels: Array) -> int | None:
+    """Rows of the class that has fewest; None for numbers."""
+    if task.kind == "regression":
+        return None
+    return int(np.bincount(labels.astype(np.int64), minlength=max(2, len(task.classes))).min())

@@ -1,0 +1,201 @@
+"""Measuring a version for the promoter: on rows that its training never saw, and beside gold on rows that neither saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlplat.clock import Clock
+from mlplat.errors import InvalidInput, MlplatError, NotFound
+from mlplat.features.training_set import TrainingSet
+from mlplat.metadata.port import Metadata, ModelVersion
+from mlplat.model.artifact import Artifact, load, place
+from mlplat.model.model import Model
+from mlplat.model.signature import Signature
+from mlplat.stats.paired import difference
+from mlplat.train import evaluate, judged, probes
+from mlplat.train.promoter import Problem, PromotionFacts, SliceFacts
+from mlplat.train.rows import encoded_labels, times_of
+from mlplat.train.run import CUT_TAG
+from mlplat.train.slices import slices
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a test of the user's own gets: the model, the rows it never saw in order of time, their labels as numbers (of
+    classes: their places), and what the model and gold (None: there is none) predict for them."""
+
+    model: Model
+    rows: pa.Table
+    labels: Array
+    predictions: Array
+    gold: Model | None
+    gold_predictions: Array | None
+
+
+PromotionTest = Callable[[Candidate], str | None]
+"""Says what is wrong, in one sentence, or None."""
+
+
+def measured(
+    version: ModelVersion,
+    gold: ModelVersion | None,
+    data: TrainingSet,
+    *,
+    tests: Sequence[PromotionTest],
+    home: Path,
+    metadata: Metadata,
+    clock: Clock,
+) -> PromotionFacts:
+    cut_us = cut_of(version, metadata)
+    incumbent = None if gold is None or gold.version == version.version else gold
+    artifact = loaded(home, version)
+    if artifact is None:
+        return PromotionFacts(loads=False, rows=0, incumbent=None if incumbent is None else incumbent.version)
+    model, task = artifact.model, artifact.model.task
+    table, times = _since(data, cut_us)
+    labels = encoded_labels(table, data.label, task).astype(np.float64)
+    predictions = _predicted(model, table)
+    facts: dict[str, Any] = {
+        "loads": True,
+        "rows": len(labels),
+        "rarest": judged.rarest(task, labels) if len(labels) else 0,
+        "signature_complete": model.signature == data.signature(task.fields()),
+        "golden_difference": artifact.golden.difference(model),
+        "goal": metadata.goal(version.name),
+        "incumbent": None if incumbent is None else incumbent.version,
+        "size_bytes": sum(file.stat().st_size for file in place(home, version.name, version.digest).iterdir()),
+    }
+    if predictions is not None and len(labels):
+        facts |= _quality(task_losses := judged.losses(task, labels, predictions), model, labels, predictions)
+        facts |= _behaviour(model, table, labels, clock)
+        other = None if incumbent is None else loaded(home, incumbent)
+        gold_predictions = None if other is None else _predicted(other.model, table)
+        if incumbent is not None and other is not None and gold_predictions is not None and other.model.task == task:
+            unseen = times >= cut_of(incumbent, metadata)
+            gold_losses = judged.losses(task, labels, gold_predictions)
+            facts |= _versus(task_losses[unseen], gold_losses[unseen], table.filter(pa.array(unseen)), model.signature)
+            facts["interface"] = interface(model.signature, other.model.signature)
+        candidate = Candidate(
+            model=model,
+            rows=table,
+            labels=labels,
+            predictions=predictions,
+            gold=None if other is None else other.model,
+            gold_predictions=gold_predictions,
+        )
+        facts["probes"] = (*facts["probes"], *(_tested(test, candidate) for test in tests))
+    return PromotionFacts(**{name: _defined(value) for name, value in facts.items()})
+
+
+def cut_of(version: ModelVersion, metadata: Metadata) -> int:
+    """The time from which on a version's training saw nothing (microseconds UTC)."""
+    try:
+        return int(metadata.run(version.run_id)["tags"][CUT_TAG])
+    except (KeyError, NotFound):
+        raise InvalidInput(
+            f"version {version.version} of {version.name!r} has no run that tells which rows it never saw: "
+            "train it with mlplat"
+        ) from None
+
+
+def loaded(home: Path, version: ModelVersion) -> Artifact | None:
+    try:
+        artifact = load(place(home, version.name, version.digest), digest=version.digest)
+        artifact.model.warm()
+    except MlplatError:
+        return None
+    return artifact
+
+
+def interface(new: Signature, gold: Signature) -> tuple[str, ...]:
+    """What would break a caller who knows gold's signature."""
+    known = {field.name: field for field in (*gold.entities, *gold.request)}
+    found = []
+    for field in (*new.entities, *new.request):
+        before = known.get(field.name)
+        if before is None and field.required:
+            found.append(f"request field {field.name!r} is new, and callers of gold do not send it")
+        if before is not None and before.dtype != field.dtype:
+            found.append(f"request field {field.name!r} is {field.dtype}, and gold's is {before.dtype}")
+    outputs = {field.name: field.dtype for field in new.outputs}
+    found += [f"output {f.name!r} is gone or has another type" for f in gold.outputs if outputs.get(f.name) != f.dtype]
+    return tuple(found)
+
+
+def _since(data: TrainingSet, cut_us: int) -> tuple[pa.Table, Array]:
+    """The rows from a time on in the order of time, and their times."""
+    table = data.table()
+    times = times_of(table, data.time)
+    rows = np.flatnonzero(times >= cut_us)
+    rows = rows[np.argsort(times[rows], kind="stable")]
+    return table.take(pa.array(rows)), times[rows]
+
+
+def _predicted(model: Model, table: pa.Table) -> Array | None:
+    """None if the rows lack an input of this model: it cannot be judged on them."""
+    try:
+        return judged.predictions(model.task, model.predict(table))
+    except InvalidInput:
+        return None
+
+
+def _quality(losses: Array, model: Model, labels: Array, predictions: Array) -> dict[str, Any]:
+    binary = model.task.kind == "binary"
+    return {
+        "loss": float(losses.mean()),
+        "base_loss": judged.base_loss(model.task, labels),
+        "metrics": judged.metrics(model.task, labels, predictions),
+        "calibration_error": evaluate.calibration(labels, predictions).error if binary else None,
+    }
+
+
+def _behaviour(model: Model, table: pa.Table, labels: Array, clock: Clock) -> dict[str, Any]:
+    return {
+        "latency_ms": probes.latency_ms(model, table, clock),
+        "probes": tuple(probes.robustness(model, table)),
+        "leaks": tuple(probes.leaks(table, labels, model.task, model.signature.inputs())[:5]),
+    }
+
+
+def _versus(losses: Array, gold: Array, table: pa.Table, signature: Signature) -> dict[str, Any]:
+    found: dict[str, Any] = {"compared": len(losses)}
+    if len(losses) < 2 or not np.isfinite(losses - gold).all():
+        return found
+    return found | {
+        "incumbent_loss": float(gold.mean()),
+        "versus": difference(losses - gold),
+        "slices": tuple(_slices(losses, gold, table, signature)),
+    }
+
+
+def _slices(losses: Array, gold: Array, table: pa.Table, signature: Signature) -> Iterator[SliceFacts]:
+    for name, rows in slices(table, signature.inputs()):
+        yield SliceFacts(
+            name=name,
+            rows=len(rows),
+            loss=float(losses[rows].mean()),
+            incumbent_loss=float(gold[rows].mean()),
+            versus=difference(losses[rows] - gold[rows]),
+        )
+
+
+def _tested(test: PromotionTest, candidate: Candidate) -> Problem:
+    """A test that raises has not been passed."""
+    name = getattr(test, "__name__", type(test).__name__)
+    try:
+        return Problem(test=name, problem=test(candidate))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the version was not found good
+        return Problem(test=name, problem=f"raised {type(error).__name__}: {error}")
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
