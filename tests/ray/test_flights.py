@@ -50,5 +50,6 @@ def test_a_killed_job_goes_on_with_its_home(tmp_path: Path) -> None:
     assert found["failed"] == 0
     assert found["parity_features"] == 0
     assert found["parity_max_abs_diff"] <= 1e-6
-    # What was answered within the last second before the kill may be missing from the log: no more than that.
-    assert 600 <= found["requests"] <= 705
+    # What was answered within the last second before the kill may be missing from the log: no more than that. Flights of the
+    # moment of the kill, where nothing had happened since the moment before, are asked about again.
+    assert 600 <= found["requests"] <= 705 + 5
