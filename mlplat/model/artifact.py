@@ -25,8 +25,9 @@ from safetensors import numpy as safetensors
 
 from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
 from mlplat.model.architecture import Architecture
+from mlplat.model.canonical import canonical
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import Model, canonical
+from mlplat.model.model import Model
 from mlplat.model.signature import Signature
 from mlplat.model.task import BINARY, Task
 

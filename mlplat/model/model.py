@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
+from mlplat.model.canonical import canonical
 from mlplat.model.columns import Columns
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.signature import Signature
@@ -92,11 +92,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.digest[:12]}, {sum(v.size for v in self.weights.values())} weights)"
-
-
-def canonical(value: Any) -> bytes:
-    """JSON with one spelling."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _frozen(value: Array) -> Array:
