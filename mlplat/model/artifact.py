@@ -53,10 +53,11 @@ class Golden:
         return cls(inputs=plain, outputs={name: value.tolist() for name, value in model.predict(plain).items()})
 
     def difference(self, model: Model) -> float:
-        """The largest absolute difference between the kept answers and the model's; NaN if it answers NaN. Another class
-        is a difference of 1."""
+        """The largest difference between the kept answers and the model's: absolute, of values above 1 relative; NaN if it
+        answers NaN. Another class is a difference of 1."""
         answers = model.predict(self.inputs)
-        return max((_difference(np.asarray(kept), answers[name]) for name, kept in self.outputs.items()), default=0.0)
+        gaps = [_difference(np.asarray(kept), answers[name]) for name, kept in self.outputs.items()]
+        return float(np.max(gaps, initial=0.0))  # of Python's `max`, a NaN in the middle is not the greatest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ def _format(model: Model) -> int:
 def _difference(kept: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
     if kept.dtype.kind != "f":
         return float(np.any(kept != found))
-    return float(np.max(np.abs(found - kept), initial=0.0))
+    return float(np.max(np.abs(found - kept) / np.maximum(1.0, np.abs(kept)), initial=0.0))
 
 
 def _write(folder: Path, model: Model, golden: Golden) -> None:

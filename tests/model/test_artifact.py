@@ -122,6 +122,20 @@ def test_a_newer_format_is_refused(tmp_path: Path, model: Model, golden: Golden)
         load(path)
 
 
+def test_golden_answers_are_compared_by_what_they_are() -> None:
+    class Answering:
+        def __init__(self, **answers: object) -> None:
+            self.answers = {name: np.array(values) for name, values in answers.items()}
+
+        def predict(self, columns: object) -> object:
+            return self.answers
+
+    kept = Golden(inputs={}, outputs={"class": ["a", "b"], "value": [2e5, 0.0]})
+    assert kept.difference(Answering(**{"class": ["a", "b"], "value": [2e5 + 0.01, 1e-8]})) == pytest.approx(5e-8)  # type: ignore[arg-type]
+    assert kept.difference(Answering(**{"class": ["a", "a"], "value": [2e5, 0.0]})) == 1.0  # type: ignore[arg-type]
+    assert np.isnan(kept.difference(Answering(**{"class": ["a", "b"], "value": [2e5, np.nan]})))  # type: ignore[arg-type]
+
+
 KEPT = Path(__file__).parents[1] / "fixtures" / "model_format_1"
 
 
