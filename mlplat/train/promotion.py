@@ -119,7 +119,7 @@ def unseen_rows(version: ModelVersion, data: TrainingSet, metadata: Metadata) ->
 
 def _load(home: Path, version: ModelVersion) -> Artifact | None:
     try:
-        artifact = load(place(home, version.name, version.digest), digest=version.digest)
+        artifact = load(place(home, version.name, version.digest), digest=version.digest, trusted=True)
         artifact.model.warm()
     except MlplatError:
         return None
