@@ -19,7 +19,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from mlplat.errors import InvalidInput, UserCodeError
 from mlplat.model.build import load_weights, logits, read_weights
 from mlplat.model.canonical import canonical
-from mlplat.model.check import check_same, sample
+from mlplat.model.check import CHECKED_ROWS, check_same, sample
 from mlplat.model.exported import Exported
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.program import ON_NUMBERS, Program, operator_of
@@ -46,7 +46,7 @@ def export(module: nn.Module, encoding: InputEncoding) -> Exported:
     module = _evaluating(module)
     _check_runs(module, encoding)
     traced = _traced(module, encoding)
-    weights = read_weights(module)
+    weights = _weights(module)
     text = canonical(_program(traced, module, weights)).decode()
     check_same(Program(text, weights), module, encoding)
     return Exported(program=text, module=_name(module), torch=torch.__version__)
@@ -62,7 +62,7 @@ def record(network: Callable[..., nn.Module], module: nn.Module, encoding: Input
     outputs = _check_runs(module, encoding)
     recorded = Recorded.of(network)
     try:
-        made = load_weights(recorded.make(Shape.of(encoding, outputs)), read_weights(module))
+        made = load_weights(recorded.make(Shape.of(encoding, outputs)), _weights(module))
     except RuntimeError as error:
         raise InvalidInput(f"the code of {recorded.name!r} makes a network of other weights: {error}") from None
     check_same(made, module, encoding)
@@ -73,19 +73,26 @@ def _evaluating(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().eval()
 
 
+def _weights(module: nn.Module) -> dict[str, Array]:
+    try:
+        return read_weights(module)
+    except TypeError as error:
+        raise InvalidInput(
+            f"the weights of {_name(module)} cannot be kept: {error}. Keep them in 32 bits: module.float()"
+        ) from None
+
+
 def _check_runs(module: nn.Module, encoding: InputEncoding) -> int:
     """Numbers that it gives per row."""
-    inputs = sample(encoding, SAMPLE_ROWS)
-    try:
-        found = logits(module, *inputs)
-    except Exception as error:
-        raise UserCodeError(
-            f"{_name(module)} cannot answer {SAMPLE_ROWS} rows{_where(error)}: {type(error).__name__}: {error}"
-        ) from error
-    if found.ndim != 2 or len(found) != SAMPLE_ROWS:
-        raise InvalidInput(
-            f"{_name(module)} gives the shape {found.shape} for {SAMPLE_ROWS} rows: return [n, outputs], one row for each"
-        )
+    for rows in (SAMPLE_ROWS, *CHECKED_ROWS):
+        try:
+            found = logits(module, *sample(encoding, rows))
+        except Exception as error:
+            raise UserCodeError(
+                f"{_name(module)} cannot answer {rows} rows{_where(error)}: {type(error).__name__}: {error}"
+            ) from error
+        if found.ndim != 2 or len(found) != rows:
+            raise InvalidInput(f"{_name(module)} gives the shape {found.shape} for {rows} rows: return [n, outputs]")
     return int(found.shape[1])
 
 
@@ -100,7 +107,7 @@ def _traced(module: nn.Module, encoding: InputEncoding) -> torch.export.Exported
     except Exception as error:
         what = _where(error) or f" the forward of {_name(module)}"
         fixed = "Constraints violated" in str(error)  # which torch finds out at the end, far from the line
-        why = "it takes a fixed number of rows alone" if fixed else _first_line(error)
+        why = "what it does depends on the number of rows" if fixed else _first_line(error)
         raise InvalidInput(f"torch.export cannot follow{what}: {why}; {_REMEDY}") from error
 
 
@@ -120,9 +127,10 @@ def _program(traced: torch.export.ExportedProgram, module: nn.Module, weights: M
     steps: list[Any] = []
     for node in graph.nodes:
         if node.op == "call_function":
+            name = _operator(node)
             arguments = [_argument(value, values) for value in node.args]
-            keywords = {name: _argument(value, values) for name, value in node.kwargs.items()}
-            steps.append([_operator(node), arguments, keywords])
+            keywords = {key: _argument(value, values) for key, value in node.kwargs.items()}
+            steps.append([name, arguments, keywords])
             values[node] = {"step": len(steps) - 1}
     (output,) = (node.args[0] for node in graph.nodes if node.op == "output")
     return {

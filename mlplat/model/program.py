@@ -34,7 +34,7 @@ ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
 }
 """What code does with sizes, and to take one of an operator's several results."""
 _OPERATOR = re.compile(r"aten\.(\w+)\.(\w+)")
-_INTERNAL = frozenset({"_adaptive_avg_pool2d", "_log_softmax", "_softmax", "_to_copy", "_unsafe_view"})
+_INTERNAL = frozenset({"_native_batch_norm_legit_no_training", "_to_copy", "_unsafe_view", "_weight_norm"})
 _RETURNS = frozenset({"Tensor", "List[Tensor]", "int", "float", "bool", "number", "SymInt"})
 _NAMED: Mapping[str, type] = {
     "dtype": torch.dtype,
