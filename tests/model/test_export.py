@@ -115,7 +115,7 @@ def test_threads_share_one(tmp_path: Path) -> None:
             InvalidInput,
             r"cannot follow line \d+ of .*networks.py, `if self.linear.bias.sum\(\) > 1e6:.*or record",
         ),
-        ("Counting", InvalidInput, "changes 'seen': a model must not change"),
+        ("Counting", InvalidInput, "the forward changes 'seen': a model must not change"),
         (
             "OnlyFive",
             UserCodeError,
