@@ -24,6 +24,7 @@ from mlplat.features.catalogue import ModelUse
 from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
+from mlplat.features.transform import POLARS_TYPES
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
@@ -306,7 +307,10 @@ class Platform:
         loaded = self.load(model)
         joined = self.features.join(rows, loaded.signature.features, time=time)
         outputs = loaded.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        return joined.with_columns(pl.Series(name, values) for name, values in outputs.items())
+        types = {
+            field.name: POLARS_TYPES[field.dtype] for field in loaded.signature.outputs
+        }  # also where there are no rows
+        return joined.with_columns(pl.Series(name, outputs[name], dtype=dtype) for name, dtype in types.items())
 
     def evaluate(
         self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
