@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 import mlplat
 from mlplat import features as F
 from mlplat.errors import InvalidInput, NotFound, Refused
-from mlplat.model import mlp
+from mlplat.model import Model, Recorded, Task, mlp
+from mlplat.model.artifact import Golden, save
 from mlplat.testing.learnable import learnable
 from mlplat.train import TrainSettings
+from tests.model.networks import make_linear
 
 SETTINGS = TrainSettings(epochs=8, batch_size=128, holdout_s=8 * 3600, learning_rate=1e-2)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,6 +72,31 @@ def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
         answered = platform.predict("fails", asked, time="asked_at")
     assert answered.select(asked.columns).equals(asked)
     assert answered["probability"].is_between(0, 1).all()
+
+
+def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
+    task = Task(kind="multiclass", classes=("fine", "fails"))
+    with mlplat.connect(trained) as platform:
+        gold = platform.load("fails")
+        width = gold.encoding.width
+        model = Model(
+            network=Recorded.of(make_linear),
+            weights={
+                "linear.weight": np.zeros((2, width), "f4"),
+                "linear.bias": np.array([0, 1], "f4"),
+                "seen": np.array(0.0, "f4"),
+            },
+            encoding=gold.encoding,
+            signature=replace(gold.signature, outputs=task.fields()),
+            task=task,
+        )
+        path = save(model, trained / "models" / "kinds", golden=Golden(inputs={}, outputs={}))
+        run_id = platform.gold("fails").run_id
+        version = platform.metadata.register("kinds", digest=model.digest, path=str(path), run_id=run_id)
+        answered = platform.predict(version, labels(3), time="asked_at")
+        assert answered["class"].to_list() == ["fails"] * 3
+        assert answered["probability.fails"].to_list() == pytest.approx([0.7310586] * 3)
+        assert platform.predict(version, labels(3).head(0), time="asked_at").schema == answered.schema
 
 
 def test_evaluation_measures_what_the_model_says(trained: Path) -> None:

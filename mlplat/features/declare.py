@@ -25,8 +25,8 @@ from mlplat.features.definitions import (
     check_name,
     duration_us,
 )
-from mlplat.features.source_code import module_text, normal_form
 from mlplat.model.signature import DType, Field
+from mlplat.source_code import module_text, normal_form
 
 _DTYPE_OF: Mapping[Any, DType] = {
     float: "float64",

@@ -14,9 +14,9 @@ import polars as pl
 from mlplat.errors import InvalidInput, Refused, UserCodeError
 from mlplat.features.codec import RowCodec
 from mlplat.features.definitions import Derived, RowFeature, View
-from mlplat.features.source_code import load
 from mlplat.features.tables import BATCH, ID
 from mlplat.model.signature import DType
+from mlplat.source_code import load
 
 Transform = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -50,7 +50,8 @@ def instance(view: View | Derived) -> Transform | None:
             f"view {view.name!r} computes its features in Python that stands on names from outside its module, and this "
             f"process has not its code: import it and call platform.features.apply({view.name}) here first"
         )
-    body = view.transform or load(view.name, str(view.module))
+    remedy = f", or call platform.features.apply({view.name}) in this process first"
+    body = view.transform or load("view", view.name, str(view.module), remedy=remedy)
     try:
         made: Transform = body()
     except Exception as error:

@@ -1,7 +1,7 @@
 """A model on disk: one folder named by the model's digest, written whole or not at all, and checked before anything is
 read.
 
-    model.json           format, architecture, encoding, signature
+    model.json           format, network, encoding, signature, task
     weights.safetensors  the weights
     golden.json          a few input rows and the answers that this model gave when it was made
     manifest.json        the model's digest and the sha256 of each other file
@@ -25,13 +25,14 @@ from safetensors import numpy as safetensors
 
 from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
 from mlplat.model.architecture import Architecture
+from mlplat.model.canonical import canonical
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import Model, canonical
+from mlplat.model.model import NETWORKS, Model, Network
 from mlplat.model.signature import Signature
 from mlplat.model.task import BINARY, Task
 
 FORMAT = 2
-"""1: the vocabulary, and the probability of a label. 2: other tasks."""
+"""1: the vocabulary, and the probability of a label. 2: other networks, other tasks."""
 GOLDEN_TOLERANCE = 1e-6
 _FILES = ("model.json", "weights.safetensors", "golden.json")
 _MANIFEST = "manifest.json"
@@ -52,10 +53,11 @@ class Golden:
         return cls(inputs=plain, outputs={name: value.tolist() for name, value in model.predict(plain).items()})
 
     def difference(self, model: Model) -> float:
-        """The largest absolute difference between the kept answers and the model's; NaN if it answers NaN. Another class
-        is a difference of 1."""
+        """The largest difference between the kept answers and the model's: absolute, of values above 1 relative; NaN if it
+        answers NaN. Another class is a difference of 1."""
         answers = model.predict(self.inputs)
-        return max((_difference(np.asarray(kept), answers[name]) for name, kept in self.outputs.items()), default=0.0)
+        gaps = [_difference(np.asarray(kept), answers[name]) for name, kept in self.outputs.items()]
+        return float(np.max(gaps, initial=0.0))  # of Python's `max`, a NaN in the middle is not the greatest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def save(model: Model, folder: Path, *, golden: Golden) -> Path:
     """Write to `folder/<digest>` and return that. The same model again changes nothing."""
     target = folder / model.digest
     if target.exists():
-        load(target, digest=model.digest)
+        load(target, digest=model.digest, trusted=True)
         return target
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
@@ -87,12 +89,12 @@ def save(model: Model, folder: Path, *, golden: Golden) -> Path:
     return target
 
 
-def load(path: Path, *, digest: str | None = None) -> Artifact:
+def load(path: Path, *, digest: str | None = None, trusted: bool = False) -> Artifact:
     """Read a model. Every file's digest is checked before it is parsed, and the model's own afterwards, against
-    `digest` if given.
+    `digest` if given. `trusted` says that code which comes with the model may run when it answers.
 
     Raises `NotFound` if there is no artifact, `Corrupt` if bytes are not what was written, `Refused` for a newer
-    format.
+    format, and for recorded code unless it is trusted.
     """
     contents = _verified(path)
     spec = json.loads(contents["model.json"])
@@ -100,16 +102,20 @@ def load(path: Path, *, digest: str | None = None) -> Artifact:
         raise Refused(
             f"{path}: format {spec['format']} was written by a newer mlplat, and this one reads up to {FORMAT}."
         )
+    if "recorded" in spec and not trusted:
+        raise Refused(
+            f"{path}: the model is code that runs when it answers. If you trust who made it, load it with trusted=True."
+        )
     golden = json.loads(contents["golden.json"])
     try:
         model = Model(
-            network=Architecture.from_json(spec["architecture"]),
+            network=_network(spec),
             weights=safetensors.load(contents["weights.safetensors"]),
             encoding=InputEncoding.from_json(spec["encoding"]),
             signature=Signature.from_json(spec["signature"]),
             task=Task.from_json(spec["task"]) if "task" in spec else BINARY,
         )
-    except (KeyError, TypeError, SafetensorError, InvalidInput) as error:
+    except (KeyError, TypeError, ValueError, SafetensorError, InvalidInput) as error:
         raise Corrupt(f"{path}: the files are whole, but not a model: {error}") from error
     if model.digest != _manifest(path)["digest"] or model.digest != (digest or model.digest):
         raise Corrupt(f"{path}: holds the model {model.digest}, not {digest or _manifest(path)['digest']}.")
@@ -121,15 +127,20 @@ def place(home: Path, name: str, digest: str) -> Path:
     return home / "models" / name / digest
 
 
+def _network(spec: Mapping[str, Any]) -> Network:
+    (name,) = NETWORKS.keys() & spec.keys()
+    return NETWORKS[name].from_json(spec[name])
+
+
 def _format(model: Model) -> int:
     """The oldest that can hold the model, so that an older mlplat reads what it can."""
-    return 1 if model.task == BINARY else 2
+    return 1 if model.task == BINARY and isinstance(model.network, Architecture) else 2
 
 
 def _difference(kept: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
     if kept.dtype.kind != "f":
         return float(np.any(kept != found))
-    return float(np.max(np.abs(found - kept), initial=0.0))
+    return float(np.max(np.abs(found - kept) / np.maximum(1.0, np.abs(kept)), initial=0.0))
 
 
 def _write(folder: Path, model: Model, golden: Golden) -> None:

@@ -1,8 +1,8 @@
-"""Architecture to torch module. The only place in this package that imports torch."""
+"""Architecture to torch module, and weights in and out of one. Imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import nn
 
 from mlplat.model.architecture import Activation, Architecture, Dense, Dropout, InputBlock, Layer, Norm
 from mlplat.model.inputs import RESERVED_SLOTS, InputEncoding
+
+Array = np.ndarray[Any, Any]
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -52,22 +54,22 @@ class ResidualBlock(nn.Module):  # type: ignore[misc]
         return self.fit(x) + self.inner(x)
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray[Any, Any]]) -> nn.Module:
+def load_weights(module: nn.Module, weights: Mapping[str, Array]) -> nn.Module:
     """Put weights in and switch to evaluation."""
     # A copy, because torch would otherwise share (and could change) the arrays of an immutable model.
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()}, strict=True)
     return module.eval()
 
 
-def read_weights(module: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
+def read_weights(module: nn.Module) -> dict[str, Array]:
     """A copy of the weights as numpy arrays."""
     return {name: np.array(value.detach().cpu().numpy()) for name, value in module.state_dict().items()}
 
 
-def logits(module: nn.Module, numeric: np.ndarray[Any, Any], codes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def logits(module: Callable[..., torch.Tensor], numeric: Array, codes: Array) -> Array:
     """float64 [n, outputs] of an evaluating module on the CPU."""
     with torch.inference_mode():
-        out: np.ndarray[Any, Any] = module(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
+        out: Array = module(torch.from_numpy(numeric), torch.from_numpy(codes)).numpy()
     return out.astype(np.float64)
 
 

@@ -1,9 +1,8 @@
-"""A model as one immutable value: architecture, weights, encoding and signature. Its digest is its identity."""
+"""A model as one immutable value: network, weights, encoding, signature and task. Its digest is its identity."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,19 +12,26 @@ import numpy as np
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
+from mlplat.model.canonical import canonical
 from mlplat.model.columns import Columns
+from mlplat.model.exported import Exported
 from mlplat.model.inputs import InputEncoding
+from mlplat.model.recorded import Recorded
 from mlplat.model.signature import Signature
 from mlplat.model.task import BINARY, Task
 
 Array = np.ndarray[Any, Any]
+Network = Architecture | Exported | Recorded
+"""In our vocabulary; as torch's operators; or as the code that makes it."""
+NETWORKS: Mapping[str, type[Network]] = {"architecture": Architecture, "exported": Exported, "recorded": Recorded}
+"""By their name in a model's JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
     """Answers with the fields of its task, one answer per row. Thread-safe; nothing in it ever changes."""
 
-    network: Architecture
+    network: Network
     weights: Mapping[str, Array]
     encoding: InputEncoding
     signature: Signature
@@ -68,7 +74,7 @@ class Model:
     def spec(self) -> dict[str, Any]:
         """All but the weights, as JSON."""
         spec = {
-            "architecture": self.network.to_json(),
+            next(name for name, kind in NETWORKS.items() if isinstance(self.network, kind)): self.network.to_json(),
             "encoding": self.encoding.to_json(),
             "signature": self.signature.to_json(),
         }
@@ -76,13 +82,9 @@ class Model:
 
     @cached_property
     def _network(self) -> Any:
-        from mlplat.model.build import build, load_weights
+        from mlplat.model.running import running
 
-        network = build(self.network, self.encoding, outputs=self.task.outputs)
-        try:
-            return load_weights(network, self.weights)
-        except RuntimeError as error:
-            raise InvalidInput(f"the weights do not fit the architecture: {error}") from None
+        return running(self.network, self.weights, self.encoding, outputs=self.task.outputs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self.digest == other.digest
@@ -92,11 +94,6 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.digest[:12]}, {sum(v.size for v in self.weights.values())} weights)"
-
-
-def canonical(value: Any) -> bytes:
-    """JSON with one spelling."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def _frozen(value: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,11 +24,18 @@ class Task:
     classes: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise InvalidInput(f"task {self.kind!r} is not one of {', '.join(get_args(Kind))}")
         if self.kind != "multiclass":
             if self.classes:
                 raise InvalidInput(f"task {self.kind!r} has no classes, and {len(self.classes)} are given")
-        elif len(set(self.classes)) < 2 or len({type(c) for c in self.classes}) > 1:
-            raise InvalidInput(f"task 'multiclass': classes={self.classes!r} must be two or more texts, or integers")
+        elif len(set(self.classes)) < max(2, len(self.classes)) or {type(c) for c in self.classes} not in (
+            {str},
+            {int},
+        ):
+            raise InvalidInput(
+                f"task 'multiclass': classes={self.classes!r} must be two or more different texts, or integers"
+            )
 
     @property
     def outputs(self) -> int:
@@ -47,7 +54,9 @@ class Task:
 
     def predictions(self, raw: Array) -> Array:
         """What metrics compare with labels, from float64 [n, outputs]: probability [n], probabilities [n, classes], or value
-        [n]."""
+        [n]. `InvalidInput` if the network gives another count of numbers per row."""
+        if raw.ndim != 2 or raw.shape[1] != self.outputs:
+            raise InvalidInput(f"the network gives {raw.shape}, and a {self.kind} task needs (rows, {self.outputs})")
         if self.kind == "multiclass":
             odds = np.exp(raw - raw.max(axis=1, keepdims=True, initial=-np.inf))
             out: Array = odds / odds.sum(axis=1, keepdims=True)

@@ -98,7 +98,7 @@ def _answer(signature: Signature) -> dict[str, Any]:
     model = {"name": {"type": "string"}, "version": {"type": "integer"}, "digest": {"type": "string"}}
     prediction = {
         "id": {"type": "string"},
-        "outputs": {"type": "object", "properties": _properties(signature.outputs)},
+        "outputs": {"type": "object", "properties": {f.name: _answered(f) for f in signature.outputs}},
         "model": {"type": "object", "properties": model},
         "arm": {"type": "string"},
         "propensity": {"type": "number"},
@@ -119,6 +119,11 @@ def _answer(signature: Signature) -> dict[str, Any]:
 
 def _properties(fields: Iterable[Field]) -> dict[str, Any]:
     return {f.name: _TYPES[f.dtype] if f.required else _nullable(_TYPES[f.dtype]) for f in fields}
+
+
+def _answered(output: Field) -> dict[str, Any]:
+    """The limit of a text is one on what is asked."""
+    return {name: value for name, value in _properties([output])[output.name].items() if name != "maxLength"}
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:

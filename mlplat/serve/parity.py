@@ -17,7 +17,7 @@ ASKED_AT = "_at"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
     """Of `rows` logged predictions, how many had other features in batch, by their bytes, and in which features; and the
-    greatest difference of an output that is a number. `first` is the id of the first prediction that differs."""
+    greatest difference of an output; another class is a difference of 1. `first` is the id of the first that differs."""
 
     rows: int
     differing: int
@@ -44,15 +44,19 @@ def compare(log: pl.DataFrame, batch: pl.DataFrame, signature: Signature) -> Par
         if (at := differing_rows(log, batch, [_only(ref, one)]))
     }
     rows = differing_rows(log, batch, signature.features)
-    numbers = [f.name for f in signature.outputs if f.dtype in ("float64", "int64")]
-    gaps = [(log[f"output.{name}"] - batch[name]).abs().max() for name in numbers] if log.height else []
+    gaps = [_gap(log[f"output.{f.name}"], batch[f.name], f) for f in signature.outputs] if log.height else []
     return Parity(
         rows=log.height,
         differing=len(rows),
         by_feature=by_feature,
         first=str(log["prediction_id"][rows[0]]) if rows else None,
-        max_abs_diff=max((float(gap) for gap in gaps if isinstance(gap, int | float)), default=0.0),
+        max_abs_diff=max(gaps, default=0.0),
     )
+
+
+def _gap(logged: pl.Series, found: pl.Series, output: Field) -> float:
+    gap = (logged - found).abs().max() if output.dtype == "float64" else logged.ne_missing(found).max()
+    return float(gap) if isinstance(gap, int | float) else 0.0
 
 
 def _only(ref: FeatureRef, feature: Field) -> FeatureRef:

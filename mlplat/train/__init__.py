@@ -3,11 +3,12 @@ begins."""
 
 from __future__ import annotations
 
+from mlplat.model.shape import Shape
 from mlplat.train.progress import Progress, progress_for
 from mlplat.train.promoter import ModelPromoter
 from mlplat.train.promotion import Promotion, promote
 from mlplat.train.run import Interrupted
-from mlplat.train.science import Science, Shape
+from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
 from mlplat.train.trainer import TrainedModel, train
 

@@ -106,7 +106,7 @@ def reproduce(
     )
     with run.fitted(lambda: False) as fitted:
         assert not isinstance(fitted, Interrupted)
-        kept = load(place(home, version.name, version.digest), digest=version.digest).model
+        kept = load(place(home, version.name, version.digest), digest=version.digest, trusted=True).model
         made = fitted.model
     apart = [_apart(kept.weights[name], made.weights[name]) for name in kept.weights]
     now = lineage.tags(recorded.data, folder=code or Path.cwd())

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
-from mlplat.model.inputs import InputEncoding
+from mlplat.model.shape import Shape
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from mlplat.train.session import Session
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What a network reads and gives: `numbers` float32 columns, an int64 code below each of `slots` for every categorical
-    column, and `outputs` numbers per row."""
-
-    numbers: int
-    slots: tuple[int, ...]
-    outputs: int
-
-    @classmethod
-    def of(cls, encoding: InputEncoding, outputs: int) -> Shape:
-        return cls(numbers=encoding.width, slots=encoding.slots, outputs=outputs)
 
 
 Network = Architecture | Callable[[Shape], "nn.Module"]

@@ -16,6 +16,7 @@ from mlplat.clock import Clock
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
 from mlplat.model.build import build
+from mlplat.model.shape import Shape
 from mlplat.train import rng
 from mlplat.train.checkpoints import Checkpoint, Checkpoints
 from mlplat.train.encoded import Batch, Rows, open_rows
@@ -25,7 +26,6 @@ from mlplat.train.pace import Pace
 from mlplat.train.plan import plan_for, rate_at
 from mlplat.train.progress import EpochMetrics, Progress
 from mlplat.train.saver import Saver
-from mlplat.train.science import Shape
 from mlplat.train.work import Learned, Work, Yielded
 
 GO, SAVE, STOP = 0.0, 1.0, 2.0

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mlplat.model.canonical import canonical
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import canonical
 from mlplat.model.task import Task
 from mlplat.train.progress import EpochMetrics
 from mlplat.train.science import Science

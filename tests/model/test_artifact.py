@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlplat.errors import Corrupt, NotFound, Refused
-from mlplat.model import InputEncoding, Model, mlp
+from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused, UserCodeError
+from mlplat.model import Exported, InputEncoding, Model, Recorded, mlp
 from mlplat.model.artifact import Golden, load, save
 from mlplat.model.build import build, read_weights
+from mlplat.model.canonical import canonical
 from mlplat.model.task import BINARY, Task
 from mlplat.testing.learnable import learnable
 
@@ -122,6 +124,20 @@ def test_a_newer_format_is_refused(tmp_path: Path, model: Model, golden: Golden)
         load(path)
 
 
+def test_golden_answers_are_compared_by_what_they_are() -> None:
+    class Answering:
+        def __init__(self, **answers: object) -> None:
+            self.answers = {name: np.array(values) for name, values in answers.items()}
+
+        def predict(self, columns: object) -> object:
+            return self.answers
+
+    kept = Golden(inputs={}, outputs={"class": ["a", "b"], "value": [2e5, 0.0]})
+    assert kept.difference(Answering(**{"class": ["a", "b"], "value": [2e5 + 0.01, 1e-8]})) == pytest.approx(5e-8)  # type: ignore[arg-type]
+    assert kept.difference(Answering(**{"class": ["a", "a"], "value": [2e5, 0.0]})) == 1.0  # type: ignore[arg-type]
+    assert np.isnan(kept.difference(Answering(**{"class": ["a", "b"], "value": [2e5, np.nan]})))  # type: ignore[arg-type]
+
+
 KEPT = Path(__file__).parents[1] / "fixtures" / "model_format_1"
 
 
@@ -160,3 +176,47 @@ def test_models_of_other_tasks_are_kept_with_their_answers(
     if task.kind == "multiclass":
         flipped = [next(c for c in task.classes if c != found) for found in kept.outputs["class"]]
         assert replace(kept, outputs={**kept.outputs, "class": flipped}).difference(other) == 1.0
+
+
+def test_a_model_with_recorded_code_is_loaded_only_from_whom_one_trusts(
+    tmp_path: Path, model: Model, golden: Golden
+) -> None:
+    ran = tmp_path / "ran"
+    code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\ndef network(shape): raise NotImplementedError"
+    strange = replace(model, network=Recorded(name="network", code=code, arguments="{}"))
+    path = save(strange, tmp_path, golden=golden)
+    with pytest.raises(Refused, match="the model is code that runs when it answers"):
+        load(path, digest=strange.digest)
+    found = load(path, digest=strange.digest, trusted=True).model
+    assert found == strange
+    assert not ran.exists()
+    with pytest.raises(UserCodeError, match="NotImplementedError"):
+        found.warm()
+    assert ran.exists()
+
+
+def test_a_program_that_would_do_more_than_compute_does_not_run(tmp_path: Path, model: Model, golden: Golden) -> None:
+    weights = {name: [value.dtype.name, list(value.shape)] for name, value in model.weights.items()}
+    steps = [["aten.from_file.default", ["/etc/passwd"], {}]]
+    program = {"weights": weights, "constants": {}, "steps": steps, "output": {"step": 0}}
+    network = Exported(program=canonical(program).decode(), module="their.Network", torch="2.13.0")
+    strange = replace(model, network=network)
+    path = save(strange, tmp_path, golden=golden)
+    assert json.loads((path / "manifest.json").read_bytes())["format"] == 2
+    found = load(path).model
+    assert found == strange
+    with pytest.raises(InvalidInput, match=r"'aten.from_file.default' is not an operator"):
+        found.warm()
+
+
+def test_a_model_without_a_network_or_with_two_is_none(tmp_path: Path, model: Model, golden: Golden) -> None:
+    for change in ({}, {"architecture": {"layers": []}, "exported": {}}):
+        path = save(model, tmp_path / str(len(change)), golden=golden)
+        spec = json.loads((path / "model.json").read_bytes())
+        content = json.dumps({name: value for name, value in spec.items() if name != "architecture"} | change).encode()
+        (path / "model.json").write_bytes(content)
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        manifest["files"]["model.json"] = hashlib.sha256(content).hexdigest()
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(Corrupt, match="not a model"):
+            load(path)

@@ -45,10 +45,17 @@ def test_a_value_is_the_number_itself_and_each_task_names_its_fields() -> None:
         assert task.answers(np.empty((0, task.outputs))).keys() == {f.name for f in task.fields()}
 
 
-@pytest.mark.parametrize("classes", [(), ("a",), ("a", "a"), ("a", 1)])
+@pytest.mark.parametrize("classes", [(), ("a",), ("a", "a"), ("a", 1), ("a", "b", "a"), (True, False), (0.5, 1.5)])
 def test_classes_that_are_none_are_refused(classes: Any) -> None:
-    with pytest.raises(InvalidInput, match="two or more texts, or integers"):
+    with pytest.raises(InvalidInput, match="two or more different texts, or integers"):
         Task(kind="multiclass", classes=classes)
     if classes:
         with pytest.raises(InvalidInput, match="'binary' has no classes"):
             Task(kind="binary", classes=classes)
+
+
+def test_an_unknown_kind_and_a_network_of_another_width_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="'ranking' is not one of binary, multiclass, regression"):
+        Task(kind="ranking")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"gives \(4, 2\), and a binary task needs \(rows, 1\)"):
+        BINARY.answers(np.zeros((4, 2)))

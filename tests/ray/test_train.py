@@ -22,11 +22,12 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.model import mlp
+from mlplat.model.shape import Shape
 from mlplat.testing.learnable import learnable
 from mlplat.train._ray import learn_on_workers
 from mlplat.train.progress import EpochMetrics, Plan, Silent
 from mlplat.train.run import Interrupted
-from mlplat.train.science import Science, Shape
+from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
 from mlplat.train.trainer import TrainedModel, train
 from tests.train.support import work

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlplat.errors import Unavailable
+from mlplat.model.task import Task
 from mlplat.serve.answer import Answerer, Served, Version
 from mlplat.serve.app import App
 from mlplat.serve.http import MAX_BODY_BYTES
@@ -234,6 +237,50 @@ def test_a_new_version_answers_from_the_next_request_on(rig: Rig) -> None:
     after = rig.predict(ROW).json()["predictions"][0]["model"]
     assert (before["version"], after["version"], after["digest"]) == (3, 4, "e" * 64)
     assert [row["version"] for row in rig.logged()] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "types"),
+    [
+        (
+            Task(kind="multiclass", classes=("böse", "gut")),
+            {"class": "gut", "probability.böse": 0.25, "probability.gut": 0.75},
+            {
+                "class": {"type": "string"},
+                "probability.böse": {"type": "number"},
+                "probability.gut": {"type": "number"},
+            },
+        ),
+        (
+            Task(kind="multiclass", classes=(7, -1)),
+            {"class": -1, "probability.7": 0.25, "probability.-1": 0.75},
+            {
+                "class": {"type": "integer", "format": "int64"},
+                "probability.7": {"type": "number"},
+                "probability.-1": {"type": "number"},
+            },
+        ),
+        (Task(kind="regression"), {"value": -2.5}, {"value": {"type": "number"}}),
+    ],
+    ids=["texts", "integers", "numbers"],
+)
+def test_every_task_is_answered_logged_and_described_in_its_types(
+    rig: Rig, task: Task, outputs: Mapping[str, Any], types: Mapping[str, Any]
+) -> None:
+    class Answering(FakeModel):
+        def predict(self, columns: Any) -> dict[str, Any]:
+            raw = [[-2.5]] if task.kind == "regression" else [[0.0, math.log(3.0)]]
+            return task.answers(np.array(raw * len(columns["distance"])))
+
+    rig.app.serve({"late": served(4, Answering(signature=replace(SIGNATURE, outputs=task.fields())))})
+    answered = [prediction["outputs"] for prediction in rig.predict(ROW, ROW).json()["predictions"]]
+    assert answered == [pytest.approx(outputs)] * 2
+    assert [type(value) for value in answered[0].values()] == [type(value) for value in outputs.values()]
+    logged = [{name: row[f"output.{name}"] for name in outputs} for row in rig.logged()]
+    assert logged == answered
+    answer = rig.send("GET", "/openapi.json").json()["paths"]["/predict/late"]["post"]["responses"]["200"]
+    prediction = answer["content"]["application/json"]["schema"]["properties"]["predictions"]["items"]
+    assert prediction["properties"]["outputs"]["properties"] == types
 
 
 def test_a_model_without_entities_sticks_to_the_request(rig: Rig) -> None:

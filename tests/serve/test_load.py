@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from mlplat.errors import Corrupt
-from mlplat.model import artifact
+from mlplat.model import Recorded, Shape, artifact
 from mlplat.model.architecture import mlp
 from mlplat.model.build import build, read_weights
 from mlplat.model.inputs import InputEncoding
@@ -16,6 +17,7 @@ from mlplat.model.signature import Field, Signature
 from mlplat.model.task import BINARY
 from mlplat.serve.load import load
 from mlplat.serve.state import Entry
+from tests.model.networks import make_linear
 
 SIGNATURE = Signature(entities=(), request=(Field(name="x", dtype="float64"),), features=(), outputs=BINARY.fields())
 INPUTS = {"x": [0.0, None]}
@@ -38,6 +40,14 @@ def test_a_model_is_served_by_gold_alone_at_the_epoch_of_the_record(model: Model
     served = load(entry(path, model))
     assert [(arm.name, arm.version, arm.share) for arm in served.table.arms] == [("gold", 4, 1.0)]
     assert (served.name, served.table.epoch, served.version.model.digest) == ("late", 9, model.digest)
+
+
+def test_recorded_code_of_the_own_home_is_served(model: Model, tmp_path: Path) -> None:
+    network = Recorded.of(make_linear)
+    weights = read_weights(network.make(Shape.of(model.encoding, 1)))
+    recorded = replace(model, network=network, weights=weights)
+    path = artifact.save(recorded, tmp_path, golden=artifact.Golden.of(recorded, INPUTS))
+    assert load(entry(path, recorded)).version.model.digest == recorded.digest
 
 
 def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: Model, tmp_path: Path) -> None:

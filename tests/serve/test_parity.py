@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
 from mlplat.model.signature import FeatureRef, Field, Signature
@@ -50,6 +52,14 @@ def test_what_differs_is_named_with_nulls_and_signs() -> None:
     assert (parity.differing, parity.by_feature, parity.first, parity.max_abs_diff) == (2, {"v.x": 2}, "b", 0.5)
     both = merged([compare(LOG, BATCH, SIGNATURE), parity])
     assert (both.rows, both.differing, both.by_feature, both.first, both.max_abs_diff) == (6, 2, {"v.x": 2}, "b", 0.5)
+
+
+def test_another_class_is_a_difference_of_one() -> None:
+    assert compare(LOG, BATCH.with_columns(word=pl.Series(["yes", "yes", "no"])), SIGNATURE).max_abs_diff == 1.0
+    numbers = replace(SIGNATURE, outputs=(Field(name="class", dtype="int64"),))
+    log = LOG.with_columns(pl.Series("output.class", [3, 9, 9]))
+    assert compare(log, BATCH.with_columns(pl.Series("class", [3, 9, 0])), numbers).max_abs_diff == 1.0
+    assert compare(log, BATCH.with_columns(pl.Series("class", [3, 9, 9])), numbers).max_abs_diff == 0.0
 
 
 def test_no_log_has_nothing_to_differ() -> None:

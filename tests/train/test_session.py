@@ -16,10 +16,11 @@ from torch import nn
 from mlplat.clock import SystemClock
 from mlplat.errors import InvalidInput, UserCodeError
 from mlplat.model import mlp
+from mlplat.model.shape import Shape
 from mlplat.train import judge
 from mlplat.train.gang import Alone
 from mlplat.train.progress import EpochMetrics, Plan, Progress, Silent
-from mlplat.train.science import Science, Shape
+from mlplat.train.science import Science
 from mlplat.train.session import Session, learn
 from mlplat.train.settings import Recovery
 from mlplat.train.work import Learned, Work, Yielded

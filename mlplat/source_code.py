@@ -1,7 +1,7 @@
-"""The text of a transform's code: what identifies it, and what makes it again in another process.
+"""The text of a user's class or function: what identifies it, and what makes it again in another process.
 
-The first is its normal form: the class without comments, docstrings and spacing, and with it what the class uses of its
-own module and that stands above it: functions, classes, plain constants, and other values by the statement that sets
+The first is its normal form: the code without comments, docstrings and spacing, and with it what it uses of its own
+module and that stands above it: functions, classes, plain constants, and other values by the statement that sets
 them. The second is the same as a module that runs, with its imports. Code of other modules is in neither.
 """
 
@@ -14,26 +14,29 @@ import linecache
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlplat.errors import InvalidInput, UserCodeError
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_METHODS = ("__call__", "forward", "__init__")
+
+Body: TypeAlias = type | FunctionType
 
 
-def normal_form(body: type) -> str:
+def normal_form(body: Body) -> str:
     """Raises `InvalidInput` if the source cannot be read."""
     found = _read(body)
     used = [ast.unparse(found[name]) for name in sorted(found.keys() - {body.__name__})]
     return "\n\n".join([*used, ast.unparse(found[body.__name__])])
 
 
-def module_text(body: type) -> str | None:
-    """A module that makes the class; None if it uses a name that its module alone cannot give, such as a local variable
+def module_text(body: Body) -> str | None:
+    """A module that makes it; None if it uses a name that its module alone cannot give, such as a local variable
     of the function around it."""
     found = _read(body)
-    names = _call(body).__globals__
+    names = _function(body).__globals__
     wanted = _loaded(found.values()) - found.keys() - vars(builtins).keys()
     imports = {name: line for name in sorted(wanted & names.keys()) if (line := _import(name, names[name], body))}
     if wanted - imports.keys():
@@ -42,41 +45,43 @@ def module_text(body: type) -> str | None:
     return "\n\n".join(["from __future__ import annotations", *imports.values(), *code]) + "\n"
 
 
-def load(name: str, text: str) -> Callable[[], Any]:
-    """The class of `module_text`; tracebacks show its lines. Raises `UserCodeError` if the text does not run here."""
-    module = ModuleType(f"mlplat_view_{name}")
-    file = f"<view {name}>"
+def load(kind: str, name: str, text: str, *, remedy: str) -> Callable[..., Any]:
+    """What `module_text` is the text of; tracebacks show its lines. Raises `UserCodeError` if the text does not run here:
+    `kind` and `name` say whose it is, and `remedy` what else can be done."""
+    module = ModuleType(f"mlplat_{kind}_{name}")
+    file = f"<{kind} {name}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     try:
-        exec(compile(text, file, "exec"), vars(module))  # the user's own code, out of the home that it was applied to
+        exec(compile(text, file, "exec"), vars(module))  # the user's own code, out of the home that it was given to
+        made: Callable[..., Any] = vars(module)[name]
     except Exception as error:
         raise UserCodeError(
-            f"view {name!r}: its code does not run in this process: {type(error).__name__}: {error}. Install what it "
-            f"imports, or call platform.features.apply({name}) in this process first."
+            f"{kind} {name!r}: its code does not run in this process: {type(error).__name__}: {error}. Install what it "
+            f"imports{remedy}."
         ) from error
-    made: Callable[[], Any] = vars(module)[name]
     return made
 
 
-def _read(body: type) -> dict[str, ast.AST]:
-    """The statements by the name that they define, each behind those that it uses; the class itself is the last."""
-    call = _call(body)
+def _read(body: Body) -> dict[str, ast.AST]:
+    """The statements by the name that they define, each behind those that it uses; the body itself is the last."""
+    function = _function(body)
     try:
-        lines, _ = inspect.findsource(call)
+        lines, _ = inspect.findsource(function)
         tree = ast.parse("".join(lines))
         found: dict[str, ast.AST] = {}
-        node = _class(body, call, tree)
-        _collect(node, _Module(name=body.__module__, names=call.__globals__, tree=tree), found, {body.__name__})
+        node = _definition(body, function, tree)
+        _collect(node, _Module(name=body.__module__, names=function.__globals__, tree=tree), found, {body.__name__})
     except (OSError, TypeError, SyntaxError, AttributeError) as error:
-        raise InvalidInput(
-            f"view {body.__name__!r}: its source cannot be read ({error}), and a version needs it. Define it in a file."
-        ) from None
+        raise InvalidInput(f"{body.__name__!r}: its source cannot be read ({error}). Define it in a file.") from None
     return {**found, body.__name__: node}
 
 
-def _call(body: type) -> FunctionType:
-    found = inspect.unwrap(vars(body)["__call__"])
-    assert isinstance(found, FunctionType)
+def _function(body: Body) -> FunctionType:
+    """The one whose lines show where the body is defined: itself, or a method of the class's own."""
+    own = [body] if isinstance(body, FunctionType) else [vars(body)[name] for name in _METHODS if name in vars(body)]
+    found = inspect.unwrap(own[0]) if own else None
+    if not isinstance(found, FunctionType):
+        raise InvalidInput(f"{body.__name__!r}: its source cannot be found: it defines none of {', '.join(_METHODS)}")
     return found
 
 
@@ -103,16 +108,18 @@ def _assigned(node: ast.stmt) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def _class(body: type, method: FunctionType, tree: ast.Module) -> ast.AST:
-    """The definition that holds the method: a name alone may stand for several classes, and a notebook has no file."""
-    at = method.__code__.co_firstlineno
+def _definition(body: Body, function: FunctionType, tree: ast.Module) -> ast.AST:
+    """The statement that holds the function: a name alone may stand for several, and a notebook has no file."""
+    kind = ast.ClassDef if isinstance(body, type) else ast.FunctionDef
+    at = function.__code__.co_firstlineno
     for node in ast.walk(tree):
-        if not isinstance(node, ast.ClassDef):
+        if not isinstance(node, kind) or node.name != body.__name__:
             continue
-        if node.name == body.__name__ and node.lineno <= at <= (node.end_lineno or node.lineno):
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        if first <= at <= (node.end_lineno or node.lineno):
             node.decorator_list = []
             return _without_docstrings(node)
-    raise OSError(f"there is no class {body.__name__} around line {at}")
+    raise OSError(f"there is no {body.__name__} around line {at}")
 
 
 def _collect(node: ast.AST, module: _Module, found: dict[str, ast.AST], seen: set[str]) -> None:
@@ -159,7 +166,7 @@ def _evaluated(tree: ast.AST) -> Iterable[ast.AST]:
         waiting += [child for child in ast.iter_child_nodes(node) if not any(child is s for s in skipped)]
 
 
-def _import(name: str, value: Any, body: type) -> str | None:
+def _import(name: str, value: Any, body: Body) -> str | None:
     """The statement that brings a name in from another module."""
     if isinstance(value, ModuleType):
         return (
@@ -169,7 +176,7 @@ def _import(name: str, value: Any, body: type) -> str | None:
         )
     if isinstance(value, type | FunctionType) and value.__module__ != body.__module__ and "." not in value.__qualname__:
         return f"from {value.__module__} import {value.__qualname__} as {name}"
-    lines, _ = inspect.findsource(_call(body))
+    lines, _ = inspect.findsource(_function(body))
     for node in ast.parse("".join(lines)).body:
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             for alias in node.names:

@@ -1,4 +1,4 @@
-"""A transform's text identifies its code, and makes it again where its module is not."""
+"""A class's text identifies its code, and makes it again where its module is not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from polars import col
 
 from mlplat.errors import UserCodeError
-from mlplat.features.source_code import load, module_text, normal_form
+from mlplat.source_code import load, module_text, normal_form
 
 WORDS = re.compile(r"[a-z]+")
 TABLE: dict[str, float] = {"a": 1.0, "b": down(2.5)}
@@ -59,7 +59,7 @@ ROWS = pl.DataFrame({"text": ["one two", "one"], "n": [1.0, 2.0]})
 def test_the_text_makes_the_class_again_with_all_it_stands_on() -> None:
     text = module_text(everything)
     assert text is not None
-    assert load("everything", text)()(ROWS).equals(everything()(ROWS))
+    assert load("view", "everything", text, remedy="")()(ROWS).equals(everything()(ROWS))
 
 
 def test_it_runs_in_a_process_that_lacks_the_module(tmp_path: Path) -> None:
@@ -75,6 +75,17 @@ def test_a_value_that_is_set_by_a_statement_is_part_of_the_identity() -> None:
     for statement in ("TABLE: dict[str, float] = {'a': 1.0, 'b': down(2.5)}", "SCALE = 2.0", "def odd("):
         assert statement in form
     assert "Comments and docstrings" not in form
+
+
+def doubled(rows: pl.DataFrame) -> pl.DataFrame:
+    """Stands on a function of its module."""
+    return rows.select(x=pl.col("n") * (2.0 if even(2) else 0.0))
+
+
+def test_the_text_of_a_function_makes_it_again() -> None:
+    text = module_text(doubled)
+    assert text is not None
+    assert load("network", "doubled", text, remedy="")(ROWS)["x"].to_list() == [2.0, 4.0]
 
 
 def test_code_that_stands_on_a_local_name_has_no_module() -> None:
@@ -95,11 +106,11 @@ def test_text_that_does_not_run_says_what_to_do() -> None:
     with pytest.raises(
         UserCodeError, match=r"view 'x': its code does not run in this process: ModuleNotFoundError: .*nowhere"
     ):
-        load("x", "import nowhere")
+        load("view", "x", "import nowhere", remedy="")
 
 
 def test_tracebacks_show_the_lines_of_the_text() -> None:
-    made = load("bad", "class bad:\n    def __call__(self, rows):\n        return rows[1 // 0]\n")
+    made = load("view", "bad", "class bad:\n    def __call__(self, rows):\n        return rows[1 // 0]\n", remedy="")
     with pytest.raises(ZeroDivisionError) as raised:
         made()(ROWS)
     assert "return rows[1 // 0]" in "".join(traceback.format_exception(raised.value))
