@@ -6,7 +6,7 @@ import sys
 
 from benchmarks._figures import Measure, measured
 from benchmarks._form import arguments, report
-from benchmarks._training import checkpoints, kills, start, steps
+from benchmarks._training import checkpoints, kills, load, start, steps
 
 MEASURES = (
     Measure(
@@ -74,6 +74,22 @@ MEASURES = (
         reference_name=None,
         bound=0.0,
         run=kills.driver,
+    ),
+    Measure(
+        key="load_spec",
+        measure="a fresh process until it has loaded the flights network, in the vocabulary, and answered a row",
+        unit="s",
+        reference_name="plain torch with the module's code",
+        bound=1.3,
+        run=load.spec,
+    ),
+    Measure(
+        key="load_export",
+        measure="the same of a module of the user's own, kept as a program",
+        unit="s",
+        reference_name="plain torch with the module's code",
+        bound=3.0,
+        run=load.exported,
     ),
 )
 KEYS = tuple(measure.key for measure in MEASURES)

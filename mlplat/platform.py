@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mlplat.train.history import GoldPeriod, Lineage
     from mlplat.train.measure import PromotionTest
     from mlplat.train.reproduce import Reproduced
-    from mlplat.train.science import Loop, Loss, Metric, Network, Optimizer
+    from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
 
 DECISIONS_SHOWN = 10
 LISTEN_S = 0.5
@@ -76,6 +76,7 @@ class TrainOptions(TypedDict, total=False):
     metrics: Mapping[str, Metric] | None
     optimizer: Optimizer | None
     loop: Loop | None
+    keep: Keep
     progress: Progress | None
     notify: Notifier | Sequence[Notifier]
 
@@ -151,6 +152,7 @@ class Platform:
         metrics: Mapping[str, Metric] | None = None,
         optimizer: Optimizer | None = None,
         loop: Loop | None = None,
+        keep: Keep = "program",
         progress: Progress | None = None,
         notify: Notifier | Sequence[Notifier] = (),
         stop: Callable[[], bool] | None = None,
@@ -159,8 +161,9 @@ class Platform:
         {"workers": 2, "CPU": 4, "FPGA": 1} on what each of two workers gets.
 
         `network` is an architecture, or a class or function that makes a torch module of a `Shape`; `loss`, `metrics`,
-        `optimizer` and `loop` replace those of the settings' task (`mlplat.train.science` has their forms). The model is
-        registered under the name of the training set; nothing serves it before `promote`.
+        `optimizer` and `loop` replace those of the settings' task (`mlplat.train.science` has their forms). A module of your own
+        is kept as a program that needs none of its code, or with `keep="code"` as that. The model is registered under the name
+        of the training set; nothing serves it before `promote`.
 
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
@@ -172,7 +175,9 @@ class Platform:
         notifiers, shown = listed(notify), progress or progress_for(self._clock)
 
         def run(began: Callable[[str], None]) -> TrainedModel | Interrupted:
-            science = Science(network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop)
+            science = Science(
+                network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop, keep=keep
+            )
             demand = Demand.parse(compute)
             if not demand.in_process:
                 self._admit(demand, shown)
@@ -243,10 +248,10 @@ class Platform:
         """Train a model again from its record, and compare the weights: the same on the same kind of machine. Nothing is
         registered. `science` is your own code, where it was made with some."""
         from mlplat.train import progress_for
-        from mlplat.train.reproduce import Recorded, reproduce
+        from mlplat.train.reproduce import Record, reproduce
 
         version, shown = self.version(model), progress or progress_for(self._clock)
-        demand = Recorded.of(version, metadata=self.metadata, home=self.home).demand
+        demand = Record.of(version, metadata=self.metadata, home=self.home).demand
         if not demand.in_process:
             self._admit(demand, shown)
         return reproduce(

@@ -44,8 +44,10 @@ def events(count: int = 2_000) -> pl.DataFrame:
 
 
 def labels(count: int = 2_000) -> pl.DataFrame:
+    """A machine fails the more likely, the higher its load."""
     frame = events(count).select("machine", pl.col("read_at").alias("asked_at"), load=pl.col("value") / 100)
-    return frame.with_columns(fails=(pl.col("load") > 0.5).cast(pl.Int64))
+    luck = pl.Series([i * 7907 % 97 / 100 for i in range(count)])
+    return frame.with_columns(fails=(pl.col("load") > luck).cast(pl.Int64))
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +62,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.process
 def test_the_first_model_of_a_name_becomes_gold_with_the_reason_no_incumbent(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         assert platform.gold("fails").version == 1
         assert platform.metadata.decisions("fails")[0].decision.reason.startswith("no incumbent")
 
 
+@pytest.mark.process
 def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         asked = labels().sample(50, seed=1)
@@ -74,6 +78,7 @@ def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     assert answered["probability"].is_between(0, 1).all()
 
 
+@pytest.mark.process
 def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
     task = Task(kind="multiclass", classes=("fine", "fails"))
     with mlplat.connect(trained) as platform:
@@ -99,21 +104,25 @@ def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
         assert platform.predict(version, labels(3).head(0), time="asked_at").schema == answered.schema
 
 
+@pytest.mark.process
 def test_evaluation_measures_what_the_model_says(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
-        assert platform.evaluate("fails", labels(), label="fails", time="asked_at")["auc"] > 0.9
+        assert platform.evaluate("fails", labels(), label="fails", time="asked_at")["auc"] > 0.8
 
 
+@pytest.mark.process
 def test_a_wrong_model_name_is_answered_with_the_near_ones(trained: Path) -> None:
     with mlplat.connect(trained) as platform, pytest.raises(NotFound, match="'fails'"):
         platform.predict("fail", labels(), time="asked_at")
 
 
+@pytest.mark.process
 def test_a_model_cannot_be_promoted_under_another_name(trained: Path) -> None:
     with mlplat.connect(trained) as platform, pytest.raises(InvalidInput, match="trained as 'fails'"):
         platform.promote(platform.gold("fails"), to="other")
 
 
+@pytest.mark.process
 def test_a_registered_model_without_a_decision_is_not_served(trained: Path, tmp_path: Path) -> None:
     with mlplat.connect(trained) as platform:
         data = learnable(tmp_path / "data", rows=500, numbers=2, categories=(3,), seed=1, name="alone", strength=1.0)
@@ -122,6 +131,7 @@ def test_a_registered_model_without_a_decision_is_not_served(trained: Path, tmp_
             platform.gold("alone")
 
 
+@pytest.mark.process
 def test_status_is_json_and_starts_nothing(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         status = platform.status()
@@ -136,6 +146,7 @@ def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
         mlplat.connect(tmp_path)
 
 
+@pytest.mark.process
 def test_a_label_that_is_constant_is_named(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         constant = labels().with_columns(never=pl.lit(0, dtype=pl.Int64)).drop("fails")

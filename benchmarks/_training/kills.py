@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -54,13 +55,19 @@ class Killing(Silent):
         self.resumed = self.resumed or [0]
 
     def step(self, done: int, loss: float) -> None:
-        if self._at and done >= self._at[-1]:
+        if self._at and done >= self._at[-1] and (workers := _workers()):
             while self._at and done >= self._at[-1]:
                 self._at.pop()
-            workers = [
-                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
-            ]
             self._rng.choice(workers).kill()
+
+
+def _workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def worker(scene: Scene) -> Figures:

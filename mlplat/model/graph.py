@@ -17,7 +17,7 @@ from mlplat.model.program import ON_NUMBERS, operator_of
 
 Array = np.ndarray[Any, Any]
 
-REMEDY = "write it without a branch on data, or record its code beside the weights (mlplat.model.export.record)"
+REMEDY = 'write it without a branch on data, or keep its code beside the weights: platform.train(..., keep="code")'
 _ON_NUMBERS = {call: name for name, call in ON_NUMBERS.items()} | {torch.sym_max: "sym_max", torch.sym_min: "sym_min"}
 _NAMED = {torch.dtype: "dtype", torch.layout: "layout", torch.memory_format: "memory_format", torch.device: "device"}
 

@@ -48,7 +48,7 @@ class Reproduced:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Record:
     """What the record of a version says of its call."""
 
     data: TrainingSet
@@ -58,7 +58,7 @@ class Recorded:
     demand: Demand
 
     @classmethod
-    def of(cls, version: ModelVersion, *, metadata: Metadata, home: Path) -> Recorded:
+    def of(cls, version: ModelVersion, *, metadata: Metadata, home: Path) -> Record:
         """`NotFound` if its run has none."""
         texts = metadata.texts(version.run_id)
         if "spec" not in texts:
@@ -90,7 +90,7 @@ def reproduce(
 
     `science` is the user's own code, where there was some: `InvalidInput` if it is not what it was.
     """
-    recorded = Recorded.of(version, metadata=metadata, home=home)
+    recorded = Record.of(version, metadata=metadata, home=home)
     before = metadata.run(version.run_id)["tags"]
     run = Run(
         data=recorded.data,
@@ -118,7 +118,7 @@ def reproduce(
     )
 
 
-def _checked(given: Science | None, recorded: Recorded, commit: str | None) -> Science:
+def _checked(given: Science | None, recorded: Record, commit: str | None) -> Science:
     if given is None and recorded.architecture is not None and recorded.spelled.keys() == {"network"}:
         return Science(network=recorded.architecture)
     found = {} if given is None else given.spelled()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput, NotFound, NotYetAvailable
+from mlplat.errors import InvalidInput, NotFound
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata
@@ -82,13 +82,12 @@ class Run:
             run_id = self._begun(folder, facts)
             self.began(run_id)
             with _recorded(self.metadata, run_id, folder):
-                recording = _Recording(self.progress, self.metadata, run_id, folder)
-                learned = _run(self._work(facts, folder.path), self.demand, self.clock, recording, stop)
+                told = _Recording(self.progress, self.metadata, run_id, folder)
+                learned = _run(self._work(facts, folder.path), self.demand, self.clock, told, stop)
                 if isinstance(learned, Yielded):
                     self.metadata.end_run(run_id, status="SCHEDULED")
                     yield Interrupted(run_id=run_id, step=learned.step)
                     return
-                recording.missed(learned.history)
                 model = _model(self.data, self.science, facts, learned)
                 fitted = Fitted(
                     run_id=run_id,
@@ -154,9 +153,10 @@ class Run:
 
 
 def _model(data: TrainingSet, science: Science, facts: _Facts, learned: Learned) -> Model:
-    assert isinstance(science.network, Architecture)
+    from mlplat.train.keep import kept
+
     return Model(
-        network=science.network,
+        network=kept(science, facts.encoding, outputs=facts.task.outputs, weights=learned.weights),
         weights=learned.weights,
         encoding=facts.encoding,
         signature=data.signature(facts.task.fields()),
@@ -165,24 +165,22 @@ def _model(data: TrainingSet, science: Science, facts: _Facts, learned: Learned)
 
 
 class _Recording:
-    """Progress that also writes each epoch to the metadata store, once whatever process is killed in between."""
+    """Progress that also writes each epoch to the metadata store. Each is told and written once, whatever process was killed
+    in between."""
 
     def __init__(self, progress: Progress, metadata: Metadata, run_id: str, folder: RunFolder) -> None:
         self._progress, self._metadata, self._run_id, self._folder = progress, metadata, run_id, folder
+        self._known = folder.epochs()
         self.note, self.begin, self.step, self.end = progress.note, progress.begin, progress.step, progress.end
 
     def epoch(self, metrics: EpochMetrics) -> None:
+        if metrics.epoch in self._known:
+            return
         values = {"train_loss": metrics.train_loss, **metrics.held_out}
         self._metadata.log_metrics(self._run_id, _finite(values), step=metrics.epoch)
         self._folder.recorded(metrics.epoch)
+        self._known.add(metrics.epoch)
         self._progress.epoch(metrics)
-
-    def missed(self, history: Sequence[EpochMetrics]) -> None:
-        """Epochs that workers did when their driver was dead."""
-        known = self._folder.epochs()
-        for metrics in history:
-            if metrics.epoch not in known:
-                self.epoch(metrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +194,6 @@ class _Facts:
 
 
 def _checked(data: TrainingSet, science: Science, settings: TrainSettings) -> _Facts:
-    if not isinstance(science.network, Architecture):
-        raise NotYetAvailable(
-            "a network of your own can be trained, and not kept yet: give an architecture, as mlp((128, 64))"
-        )
     table = data.table()
     task = task_of(table, data.label, settings.task)
     times = times_of(table, data.time)
@@ -210,6 +204,10 @@ def _checked(data: TrainingSet, science: Science, settings: TrainSettings) -> _F
         raise InvalidInput(f"training set {data.name!r} has no request fields and no features: nothing to learn from")
     names = [field.name for field in fields if field.name in table.column_names]
     encoding = InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
+    if not isinstance(science.network, Architecture):
+        from mlplat.train.keep import kept
+
+        kept(science, encoding, outputs=task.outputs)  # hours later would be late to find out that it cannot be
     return _Facts(table=table, task=task, parts=parts, encoding=encoding)
 
 

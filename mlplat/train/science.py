@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -34,21 +34,29 @@ Metric = Callable[[Array, Array], float]
 """Of labels [n] and predictions in numpy: probability [n], probabilities [n, classes], or value [n]."""
 Optimizer = Callable[[Iterable["nn.Parameter"]], "torch.optim.Optimizer"]
 
+Keep = Literal["program", "code"]
 Loop = Callable[["Session"], None]
 """What stands in the place of the platform's loop, on every worker; all workers do the same steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Science:
-    """None and no metrics stand for those of the task; of the loop, for the platform's own."""
+    """None and no metrics stand for those of the task; of the loop, for the platform's own.
+
+    A network of the user's own is kept in the model as the `keep` "program" that torch.export makes of it, which needs none of
+    its code to run; or as its "code", where torch cannot follow it.
+    """
 
     network: Network
     loss: Loss | None = None
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     optimizer: Optimizer | None = None
     loop: Loop | None = None
+    keep: Keep = "program"
 
     def __post_init__(self) -> None:
+        if self.keep not in get_args(Keep):
+            raise InvalidInput(f"keep={self.keep!r} must be {' or '.join(map(repr, get_args(Keep)))}")
         given = {"loss": self.loss, "optimizer": self.optimizer, "loop": self.loop, **self.metrics}
         if not isinstance(self.network, Architecture) and not callable(self.network):
             raise InvalidInput(

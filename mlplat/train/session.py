@@ -60,6 +60,7 @@ class Session:
         self.plan = plan_for(self.settings, len(rows), gang.size)
         self.epoch = self._step = 0
         self.history: list[EpochMetrics] = []
+        self._untold: list[tuple[int, EpochMetrics]] = []
         self._total, self._part = 0.0, 0
         self._recent: list[torch.Tensor] = []
         self._over = False
@@ -76,7 +77,6 @@ class Session:
             self._closing.enter_context(checkpoints.claimed())
         self._resume(checkpoints)
         self._saver = Saver(checkpoints, clock, committed=self.done)
-        self._untold: list[tuple[int, EpochMetrics]] = []
         self._next_look = self._step + 1
         self._looked_s = self._saved_s = self._epoch_saved_s = self._epoch_began_s = clock.elapsed_s()
         self._looked_at = self.done
@@ -239,7 +239,7 @@ class Session:
             self._tell()
 
     def _tell(self) -> None:
-        """Epochs whose checkpoint is durable, so that none is told twice; and what could not be written."""
+        """Epochs whose checkpoint is durable, so that none is told and then done again; and what could not be written."""
         for text in self._saver.failures():
             self._progress.note(text)
         while self._untold and (self._untold[0][0] <= self._saver.committed or self._saver.idle):
@@ -279,6 +279,7 @@ class Session:
         self.epoch, self._step = state["epoch"], state["rows"] // self.plan.rows_per_step
         self._total, self._over = state["total"], state["over"]
         self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self._untold = [(0, metrics) for metrics in self.history]  # again: who told them may have been killed over it
         self._judge.restore(state["judge"], saved.best)
         if len(state["rng"]) == self.size:  # else workers were added or lost: each has its own beginning
             rng.restore(state["rng"][self.rank], self.device)

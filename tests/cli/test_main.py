@@ -87,6 +87,7 @@ def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 9
 
 
+@pytest.mark.process
 def test_status_of_a_new_home_is_quick_and_starts_nothing(tmp_path: Path) -> None:
     started = time.perf_counter()
     code = f"import mlplat; mlplat.connect({str(tmp_path / 'home')!r}).close()"

@@ -3,6 +3,7 @@ nothing left behind."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -75,12 +76,18 @@ class Killing(Listening):
         self._kill()
 
     def _kill(self) -> None:
-        if self._times and len(self.epochs) >= self._after:
+        if self._times and len(self.epochs) >= self._after and (workers := living_workers()):
             self._times -= 1
-            workers = [
-                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
-            ]
             workers[-1].kill()
+
+
+def living_workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 class Interrupting(Silent):

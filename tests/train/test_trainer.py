@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch import nn
 
 from mlplat.clock import SystemClock
+from mlplat.config import environment
 from mlplat.errors import InvalidInput
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
@@ -21,6 +26,7 @@ from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.model import Architecture, mlp
 from mlplat.model.artifact import load
 from mlplat.testing.learnable import learnable, write
+from mlplat.train import Shape
 from mlplat.train.progress import EpochMetrics, Progress, Silent
 from mlplat.train.run import Interrupted
 from mlplat.train.science import Science
@@ -207,6 +213,80 @@ def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
         assert isinstance(run(data, tmp_path, metadata, settings=settings, stop=lambda: next(asked) == 2), Interrupted)
     run(data, tmp_path, metadata, settings=settings, progress=Listening())
     assert sorted(told) == [0, 1, 2, 3]
+
+
+class Branching(nn.Module):  # type: ignore[misc]
+    """Does what no program can: something else for other rows."""
+
+    def __init__(self, shape: Shape, *, width: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(shape.numbers, width), nn.Tanh(), nn.Linear(width, shape.outputs))
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        if numeric.abs().max() > 1_000:
+            return torch.zeros(len(numeric), 1)
+        out: torch.Tensor = self.body(numeric)
+        return out
+
+
+def own(
+    data: TrainingSet, home: Path, metadata: InMemoryMetadata, network: Any, keep: Literal["program", "code"]
+) -> TrainedModel:
+    science = Science(network=network, keep=keep)
+    found = train(
+        data, science, SETTINGS, demand=HERE, metadata=metadata, home=home, clock=SystemClock(), progress=Silent(), code=home
+    )  # fmt: skip
+    assert isinstance(found, TrainedModel)
+    return found
+
+
+def test_a_network_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
+    line = r"torch\.export cannot follow line \d+ of .*test_trainer\.py, `if numeric\.abs\(\)\.max\(\) > 1_000:`"
+    with pytest.raises(InvalidInput, match=rf"{line}.*keep=\"code\""):
+        own(data, tmp_path, metadata, Branching, "program")
+    assert metadata._runs == {}
+
+
+@pytest.mark.process
+def test_a_network_of_the_users_own_answers_where_its_code_is_not(tmp_path: Path) -> None:
+    data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
+    table = data.table().slice(0, 5)
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    makers: list[tuple[Any, Literal["program", "code"]]] = [
+        (Straight, "program"), (partial(Branching, width=8), "code")
+    ]  # fmt: skip
+    for network, keep in makers:
+        trained = own(data, tmp_path, metadata, network, keep)
+        expected = trained.model.predict(columns)["probability"].tolist()
+        asked = json.dumps(
+            [trained.version.path, trained.version.digest, {f: columns[f] for f in trained.model.encoding.names}]
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, asked], cwd=tmp_path, capture_output=True, text=True, check=True,
+            env={**environment().variables, "PYTHONPATH": str(Path(__file__).parents[2] / "mlplat" / "..")},
+        )  # fmt: skip
+        assert json.loads(done.stdout) == pytest.approx(expected, abs=1e-6)
+
+
+class Straight(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.body = nn.Linear(shape.numbers, shape.outputs)
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.body(numeric)
+        return out
+
+
+ELSEWHERE = """
+import json, sys
+sys.modules["tests"] = None  # the training code is not to be had
+from pathlib import Path
+from mlplat.model.artifact import load
+path, digest, columns = json.loads(sys.argv[1])
+print(json.dumps(load(Path(path), digest=digest, trusted=True).model.predict(columns)["probability"].tolist()))
+"""
 
 
 @pytest.mark.process
