@@ -21,6 +21,7 @@ from mlplat.config import Environment, Settings
 from mlplat.decision import Act
 from mlplat.errors import InvalidInput, Refused, unknown
 from mlplat.features.catalogue import ModelUse
+from mlplat.features.definitions import duration_us
 from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
     from mlplat.train import Interrupted, ModelPromoter, Progress, Promotion, Science, TrainedModel, TrainSettings
+    from mlplat.train.collect import Collected
     from mlplat.train.history import GoldPeriod, Lineage
     from mlplat.train.measure import PromotionTest
     from mlplat.train.reproduce import Reproduced
@@ -258,6 +260,17 @@ class Platform:
             version, science=science, metadata=self.metadata, home=self.home, clock=self._clock, progress=shown
         )
 
+    def collect(self, *, older_than: str = "7d", dry_run: bool = False) -> Collected:
+        """Remove what nothing refers to and nobody has touched for `older_than`: artifacts of no registered version, runs that
+        nobody went on with, encoded rows, and training sets of which no model was made. `dry_run` only says what. What a
+        version, an alias or a run in progress needs stays."""
+        from mlplat.train.collect import collect
+
+        older_us = duration_us(older_than)
+        return collect(
+            self.home, self.metadata, self.features, now_us=self._clock.now_us(), older_us=older_us, dry_run=dry_run
+        )
+
     def gold_history(self, name: str) -> list[GoldPeriod]:
         """Which versions were gold, when and why, oldest first."""
         from mlplat.train.history import gold_history
@@ -334,17 +347,17 @@ class Platform:
     def evaluate(
         self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
     ) -> Mapping[str, float]:
-        """Log loss, AUC, Brier score and base rate of a model on labelled rows."""
-        from mlplat.train import evaluate
+        """The metrics of a model's task on labelled rows, and how many `rows` there are. `InvalidInput` for a label that is not
+        of its task."""
+        from mlplat.train import judged
+        from mlplat.train.rows import encoded_labels
 
+        task = self.load(model).task
         predicted = self.predict(model, labels, time=time)
-        truth = predicted[label].to_numpy().astype(float)
-        probability = predicted["probability"].to_numpy()
-        return {
-            "rows": float(len(truth)),
-            "log_loss": evaluate.log_loss(truth, probability),
-            "auc": evaluate.auc(truth, probability),
-        }
+        truth = encoded_labels(predicted.select(label).to_arrow(compat_level=pl.CompatLevel.oldest()), label, task)
+        answers = {field.name: predicted[field.name].to_numpy() for field in task.fields()}
+        metrics = judged.metrics(task, truth.astype(float), judged.predictions(task, answers))
+        return {"rows": float(predicted.height), **metrics}
 
     def predictions(self, name: str) -> pa.Table:
         """The prediction log of an endpoint up to now, in order of arrival."""

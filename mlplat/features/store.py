@@ -243,8 +243,12 @@ class FeatureStore:
     def delete_training_set(self, data: TrainingSet) -> None:
         """Delete it, so that the versions it pins can be retired. Refused while a model is made of it."""
         TrainingSet.load(self._home, data.name, data.snapshot)
-        self._catalogue.refuse_if_trained(data.name, data.snapshot)
+        self.refuse_if_trained(data)
         data.delete()
+
+    def refuse_if_trained(self, data: TrainingSet) -> None:
+        """`Refused` while a model is made of it."""
+        self._catalogue.refuse_if_trained(data.name, data.snapshot)
 
     def online(
         self,

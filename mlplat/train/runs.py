@@ -15,7 +15,7 @@ from typing import Any
 from mlplat.errors import Conflict
 from mlplat.features.registry import write_atomically
 
-_RUN, _EPOCHS, _LOCK = "run.json", "epochs", "lock"
+_RUN, _EPOCHS, LOCK = "run.json", "epochs", "lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class RunFolder:
     def forget(self) -> None:
         """The same call begins anew."""
         for path in self.path.iterdir():
-            if path.name != _LOCK:
+            if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -62,7 +62,7 @@ def claimed(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
     key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
     folder = RunFolder(path=root / key)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / _LOCK).open("a") as lock:
+    with (folder.path / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -73,5 +73,5 @@ def claimed(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
         try:
             yield folder
         finally:
-            if {path.name for path in folder.path.iterdir()} <= {_LOCK}:
+            if {path.name for path in folder.path.iterdir()} <= {LOCK}:
                 shutil.rmtree(folder.path, ignore_errors=True)
