@@ -113,7 +113,7 @@ def test_threads_share_one(tmp_path: Path) -> None:
         (
             "Branching",
             InvalidInput,
-            r"cannot follow line \d+ of .*networks.py, `if self.linear.bias.sum\(\) > 1e6:.*or record",
+            r"cannot follow line \d+ of .*networks.py, `if self.linear.bias.sum\(\) > 1e6:.*or keep its code",
         ),
         ("Counting", InvalidInput, "the forward changes 'seen': a model must not change"),
         (
