@@ -31,7 +31,8 @@ def test_the_good_model_of_two_months_ago_is_found_and_made_again(
 ) -> None:
     k17.main(tmp_path / "home")
     said = capsys.readouterr().out
-    assert said.count(": held; the loss is ") == 2
+    assert "version 2: held; the goal is auc of at least 0.7" in said
+    assert "version 3: held; the loss is not below gold" in said
     assert "gold on 03 May: version 1; why: no incumbent" in said
     assert re.search(r"renews@1  \w{12}  run \w{32}\ndata      6,000 rows, snapshot \w+\nfeature   riding@", said)
     assert "renews@1 was made again: the weights are the same to the bit" in said
