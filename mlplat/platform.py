@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import polars as pl
 import pyarrow as pa
@@ -19,19 +19,17 @@ from mlplat import config
 from mlplat.clock import Clock, SystemClock, iso
 from mlplat.config import Environment, Settings
 from mlplat.decision import Act
-from mlplat.errors import InvalidInput, Refused, unknown
+from mlplat.errors import InvalidInput
 from mlplat.features.catalogue import ModelUse
-from mlplat.features.definitions import duration_us
 from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
-from mlplat.features.transform import POLARS_TYPES
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.port import Goal, LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
 from mlplat.model import artifact
-from mlplat.model.model import Model
+from mlplat.models import Models
 from mlplat.serve import state
 from mlplat.serve.log import read_log
 
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
     from mlplat.serve.endpoint import Endpoint
     from mlplat.serve.parity import Parity
     from mlplat.train import Interrupted, ModelPromoter, Progress, Promotion, Science, TrainedModel, TrainSettings
-    from mlplat.train.collect import Collected
-    from mlplat.train.history import GoldPeriod, Lineage
     from mlplat.train.measure import PromotionTest
     from mlplat.train.reproduce import Reproduced
     from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
@@ -83,7 +79,7 @@ class TrainOptions(TypedDict, total=False):
     notify: Notifier | Sequence[Notifier]
 
 
-class Platform:
+class Platform(Models):
     """One process's access to a home. Its parts open when they are first used; `close` releases all of them."""
 
     def __init__(self, settings: Settings, env: Environment, clock: Clock) -> None:
@@ -233,13 +229,6 @@ class Platform:
             force=force,
         )
 
-    def lineage(self, model: TrainedModel | ModelVersion | str) -> Lineage:
-        """What a model was made of: data, features, code, settings, packages, machine, and what was decided about it. Print it,
-        or take its `to_json()`. A name stands for its gold version, `name@3` for version 3."""
-        from mlplat.train.history import lineage_of
-
-        return lineage_of(self.version(model), self.metadata)
-
     def reproduce(
         self,
         model: TrainedModel | ModelVersion | str,
@@ -259,48 +248,6 @@ class Platform:
         return reproduce(
             version, science=science, metadata=self.metadata, home=self.home, clock=self._clock, progress=shown
         )
-
-    def collect(self, *, older_than: str = "7d", dry_run: bool = False) -> Collected:
-        """Remove what nothing refers to and nobody has touched for `older_than`: artifacts of no registered version, runs that
-        nobody went on with, encoded rows, and training sets of which no model was made. `dry_run` only says what. What a
-        version, an alias or a run in progress needs stays."""
-        from mlplat.train.collect import collect
-
-        older_us = duration_us(older_than)
-        return collect(
-            self.home, self.metadata, self.features, now_us=self._clock.now_us(), older_us=older_us, dry_run=dry_run
-        )
-
-    def gold_history(self, name: str) -> list[GoldPeriod]:
-        """Which versions were gold, when and why, oldest first."""
-        from mlplat.train.history import gold_history
-
-        return gold_history(name, self.metadata)
-
-    def set_goal(
-        self, name: str, *, metric: str, direction: Literal["max", "min"], target: float | None = None
-    ) -> None:
-        """What the models of a name are for: the metric that counts, and from where on it is good enough."""
-        self.metadata.set_goal(name, Goal(metric=metric, direction=direction, target=target))
-
-    def leaderboard(self, name: str) -> pl.DataFrame:
-        """The versions of a name with their metrics on the rows held out, best first by its goal."""
-        from mlplat.train.history import leaderboard
-
-        if name not in self.metadata.names():
-            raise unknown("model", name, self.metadata.names())
-        return leaderboard(name, self.metadata)
-
-    def version(self, model: TrainedModel | ModelVersion | str) -> ModelVersion:
-        """The registered version that is meant: a name stands for its gold version, `name@3` for version 3."""
-        if not isinstance(model, str):
-            return model if isinstance(model, ModelVersion) else model.version
-        name, _, number = model.partition("@")
-        if not number:
-            return self.gold(name)
-        if not number.isdigit():
-            raise InvalidInput(f"model {model!r}: write a name, or a name and a version, as in {name}@3")
-        return self.metadata.version(name, int(number))
 
     def serve(self, name: str, *, port: int | None = None) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
@@ -331,34 +278,6 @@ class Platform:
 
         undeploy(self.home, name)
 
-    def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
-        """Predict in batch: the rows with the features that the model pins, as they were known at `time`, and the outputs.
-
-        The same numbers as online, to 1e-6. `model` may be a name; then it is the gold one.
-        """
-        loaded = self.load(model)
-        joined = self.features.join(rows, loaded.signature.features, time=time)
-        outputs = loaded.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        types = {
-            field.name: POLARS_TYPES[field.dtype] for field in loaded.signature.outputs
-        }  # also where there are no rows
-        return joined.with_columns(pl.Series(name, outputs[name], dtype=dtype) for name, dtype in types.items())
-
-    def evaluate(
-        self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
-    ) -> Mapping[str, float]:
-        """The metrics of a model's task on labelled rows, and how many `rows` there are. `InvalidInput` for a label that is not
-        of its task."""
-        from mlplat.train import judged
-        from mlplat.train.rows import encoded_labels
-
-        task = self.load(model).task
-        predicted = self.predict(model, labels, time=time)
-        truth = encoded_labels(predicted.select(label).to_arrow(compat_level=pl.CompatLevel.oldest()), label, task)
-        answers = {field.name: predicted[field.name].to_numpy() for field in task.fields()}
-        metrics = judged.metrics(task, truth.astype(float), judged.predictions(task, answers))
-        return {"rows": float(predicted.height), **metrics}
-
     def predictions(self, name: str) -> pa.Table:
         """The prediction log of an endpoint up to now, in order of arrival."""
         if self._session is not None:
@@ -382,21 +301,6 @@ class Platform:
             batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
             parts.append(parity.compare(rows, batch, signature))
         return parity.merged(parts)
-
-    def gold(self, name: str) -> ModelVersion:
-        """The gold version of a name. `Refused` if it has none, `NotFound` if nothing has the name."""
-        found = self.metadata.alias(name, "gold") if name in self.metadata.names() else None
-        if found is not None:
-            return found
-        if name in self.metadata.names():
-            raise Refused(f"{name!r} has no gold model: promote one first, with platform.promote(model)")
-        raise unknown("model", name, self.metadata.names())
-
-    def load(self, model: TrainedModel | ModelVersion | str) -> Model:
-        """The model itself, its bytes checked against the digest that was registered."""
-        version = self.version(model)
-        path = artifact.place(self.home, version.name, version.digest)
-        return artifact.load(path, digest=version.digest, trusted=True).model
 
     def status(self) -> dict[str, Any]:
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""
