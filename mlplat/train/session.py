@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -53,6 +53,7 @@ class Session:
         stop: Callable[[], bool],
         rows: Rows,
         judge: Judge,
+        checkpoints: Checkpoints,
     ) -> None:
         self._work, self._gang, self._progress, self._clock, self._stop = work, gang, progress, clock, stop
         self.rows, self._judge = rows, judge
@@ -71,10 +72,6 @@ class Session:
         self.optimizer = self._optimizer()
         self._rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self._pace = Pace(recovery=self.settings.recovery)
-        checkpoints = Checkpoints(work.folder / "checkpoints")
-        self._closing = ExitStack()
-        if self.rank == 0:
-            self._closing.enter_context(checkpoints.claimed())
         self._resume(checkpoints)
         self._saver = Saver(checkpoints, clock, committed=self.done)
         self._next_look = self._step + 1
@@ -140,7 +137,6 @@ class Session:
     def close(self) -> None:
         """What is being written gets written."""
         self._saver.close()
-        self._closing.close()
         self._tell()
 
     @property
@@ -291,9 +287,13 @@ def learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callab
     """The run from its newest checkpoint, or from its beginning, to its end, or until `stop()` of rank 0 says so. Only rank 0
     reports, and has something in what it returns."""
     rows, held_out = open_rows(work.source, work.cache, gang)
-    with rng.left_alone(gang.device, threads=work.threads):
+    checkpoints = Checkpoints(work.folder / "checkpoints")
+    with (
+        rng.left_alone(gang.device, threads=work.threads),
+        checkpoints.claimed() if gang.rank == 0 else nullcontext(),
+    ):
         judge = Judge(work.science, work.source.task, held_out)
-        session = Session(work, gang, progress, clock, stop, rows, judge)
+        session = Session(work, gang, progress, clock, stop, rows, judge, checkpoints)
         try:
             (work.science.loop or loop)(session)
         except Stopped:

@@ -230,6 +230,18 @@ def test_a_metric_that_raises_is_named(tmp_path: Path) -> None:
         run(one)
 
 
+def test_a_run_that_could_not_begin_holds_nothing_up(tmp_path: Path) -> None:
+    def none(parameters: object) -> torch.optim.Optimizer:
+        raise ValueError("no optimiser today")
+
+    kept: list[BaseException] = []
+    for _ in range(2):
+        with pytest.raises(ValueError, match="today") as caught:
+            run(work(tmp_path, science=Science(network=Tiny, optimizer=none)))
+        kept.append(caught.value)  # as a notebook keeps the last one, with its frames
+    assert len(kept) == 2
+
+
 def test_a_network_that_is_no_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"the network gave int, and not a torch\.nn\.Module"):
         run(work(tmp_path, science=Science(network=lambda shape: 3)))  # type: ignore[arg-type,return-value]
