@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput, NotFound
+from mlplat.errors import InvalidInput, NotFound, Unavailable
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.port import Metadata
+from mlplat.metadata.port import EndStatus, Metadata
 from mlplat.model.architecture import Architecture
 from mlplat.model.artifact import Golden
 from mlplat.model.inputs import InputEncoding
@@ -23,6 +22,7 @@ from mlplat.model.model import Model
 from mlplat.model.task import Task
 from mlplat.train import lineage
 from mlplat.train.progress import EpochMetrics, Progress
+from mlplat.train.recording import Recording, finite, patiently
 from mlplat.train.rows import Split, check_split, cut_before_end, split, task_of, times_of
 from mlplat.train.runs import RunFolder, claimed
 from mlplat.train.science import Science
@@ -82,10 +82,11 @@ class Run:
             run_id = self._begun(folder, facts)
             self.began(run_id)
             with _recorded(self.metadata, run_id, folder):
-                told = _Recording(self.progress, self.metadata, run_id, folder)
+                told = Recording(self.progress, self.metadata, run_id, folder)
                 learned = _run(self._work(facts, folder.path), self.demand, self.clock, told, stop)
+                self._patiently(told.flush)
                 if isinstance(learned, Yielded):
-                    self.metadata.end_run(run_id, status="SCHEDULED")
+                    self._end(run_id, "SCHEDULED")
                     yield Interrupted(run_id=run_id, step=learned.step)
                     return
                 model = _model(self.data, self.science, facts, learned)
@@ -96,10 +97,16 @@ class Run:
                     history=learned.history,
                     seconds=self.clock.elapsed_s() - began_s,
                 )
-                self._log_best(fitted)
+                self._patiently(lambda: self._log_best(fitted))
                 yield fitted
-                self.metadata.end_run(run_id, status="FINISHED")
+                self._end(run_id, "FINISHED")
             folder.forget()
+
+    def _patiently(self, call: Callable[[], None]) -> None:
+        patiently(call, self.clock, self.progress)
+
+    def _end(self, run_id: str, status: EndStatus) -> None:
+        self._patiently(lambda: self.metadata.end_run(run_id, status=status))
 
     def _identity(self) -> dict[str, object]:
         about = {"compute": self.demand.to_json(), "name": self.data.name, "snapshot": self.data.snapshot}
@@ -149,7 +156,7 @@ class Run:
     def _log_best(self, fitted: Fitted) -> None:
         best = {"epoch": fitted.best.epoch, **fitted.best.held_out}
         metrics = {f"best_{name}": value for name, value in best.items()} | {"seconds": fitted.seconds}
-        self.metadata.log_metrics(fitted.run_id, _finite(metrics), step=fitted.best.epoch)
+        self.metadata.log_metrics(fitted.run_id, finite(metrics), step=fitted.best.epoch)
 
 
 def _model(data: TrainingSet, science: Science, facts: _Facts, learned: Learned) -> Model:
@@ -162,25 +169,6 @@ def _model(data: TrainingSet, science: Science, facts: _Facts, learned: Learned)
         signature=data.signature(facts.task.fields()),
         task=facts.task,
     )
-
-
-class _Recording:
-    """Progress that also writes each epoch to the metadata store. Each is told and written once, whatever process was killed
-    in between."""
-
-    def __init__(self, progress: Progress, metadata: Metadata, run_id: str, folder: RunFolder) -> None:
-        self._progress, self._metadata, self._run_id, self._folder = progress, metadata, run_id, folder
-        self._known = folder.epochs()
-        self.note, self.begin, self.step, self.end = progress.note, progress.begin, progress.step, progress.end
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        if metrics.epoch in self._known:
-            return
-        values = {"train_loss": metrics.train_loss, **metrics.held_out}
-        self._metadata.log_metrics(self._run_id, _finite(values), step=metrics.epoch)
-        self._folder.recorded(metrics.epoch)
-        self._known.add(metrics.epoch)
-        self._progress.epoch(metrics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,21 +218,14 @@ def _recorded(metadata: Metadata, run_id: str, folder: RunFolder) -> Iterator[No
     """The end of a run that does not end well, whichever it is. What can never end well is not gone on with."""
     try:
         yield
-    except Exception as error:
-        metadata.end_run(run_id, status="FAILED")
+    except BaseException as error:
         if isinstance(error, InvalidInput):
             folder.forget()
-        raise
-    except BaseException:
-        metadata.end_run(run_id, status="KILLED")
+        with suppress(Unavailable):  # what went wrong is more than that it could not be written down
+            metadata.end_run(run_id, status="FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
 def _golden(model: Model, facts: _Facts) -> Golden:
     rows = facts.table.take(pa.array(facts.parts.held_out[:GOLDEN_ROWS]))
     return Golden.of(model, {field.name: rows.column(field.name).to_pylist() for field in model.signature.inputs()})
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Without those that are undefined, such as the AUC of one class."""
-    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

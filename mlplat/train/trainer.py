@@ -13,6 +13,7 @@ from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.artifact import save
 from mlplat.model.model import Model
 from mlplat.train.progress import EpochMetrics, Progress
+from mlplat.train.recording import patiently
 from mlplat.train.run import Interrupted, Run
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
@@ -66,7 +67,8 @@ def train(
         if isinstance(fitted, Interrupted):
             return fitted
         path = save(fitted.model, home / "models" / data.name, golden=fitted.golden)
-        version = metadata.register(data.name, digest=fitted.model.digest, path=str(path), run_id=fitted.run_id)
+        known = {"digest": fitted.model.digest, "path": str(path), "run_id": fitted.run_id}
+        version = patiently(lambda: metadata.register(data.name, **known), clock, progress)
     return TrainedModel(
         model=fitted.model,
         version=version,

@@ -19,7 +19,7 @@ from torch import nn
 
 from mlplat.clock import SystemClock
 from mlplat.config import environment
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, Unavailable
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
@@ -209,10 +209,64 @@ def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
             told.append(metrics.epoch)
 
     with monkeypatch.context() as patched:
-        patched.setattr("mlplat.train.run._Recording.epoch", lambda self, metrics: None)
+        patched.setattr("mlplat.train.run.Recording.epoch", lambda self, metrics: None)
         assert isinstance(run(data, tmp_path, metadata, settings=settings, stop=lambda: next(asked) == 2), Interrupted)
     run(data, tmp_path, metadata, settings=settings, progress=Listening())
     assert sorted(told) == [0, 1, 2, 3]
+
+
+class Away(InMemoryMetadata):
+    """Does not answer these calls; counted from 1, of all calls that a run makes once it has begun."""
+
+    def __init__(self, *away: int) -> None:
+        super().__init__()
+        self._left, self._calls = set(away), 0
+
+    def _answer(self) -> None:
+        self._calls += 1
+        if self._calls in self._left:
+            raise Unavailable("The metadata database did not answer.")
+
+    def log_metrics(self, *given: Any, **more: Any) -> None:
+        self._answer()
+        super().log_metrics(*given, **more)
+
+    def register(self, *given: Any, **more: Any) -> Any:
+        self._answer()
+        return super().register(*given, **more)
+
+    def end_run(self, *given: Any, **more: Any) -> None:
+        self._answer()
+        super().end_run(*given, **more)
+
+
+def test_a_metadata_store_that_is_away_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlplat.train.recording.PAUSE_S", 0.0)
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    metadata = Away(1, 2, 3, 4, 8, 9, 11)  # both epochs, and then again at the end, the version, the end of the run
+    trained = run(learnable(tmp_path / "data"), tmp_path, metadata, progress=Listening())
+    assert metadata.run(trained.version.run_id)["status"] == "FINISHED"
+    assert metadata.run(trained.version.run_id)["metrics"]["auc"] == pytest.approx(trained.history[-1].held_out["auc"])
+    assert notes[0] == "epoch 1 will be recorded later: The metadata database did not answer."
+    assert sum(note.startswith("waiting for the metadata store, 180 s at most") for note in notes) >= 2
+
+
+def test_a_store_that_stays_away_ends_the_run_and_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlplat.train.recording.PATIENCE_S", 0.0)
+    data, metadata = learnable(tmp_path / "data"), Away(3, 4)
+    with pytest.raises(Unavailable, match="did not answer"):
+        run(data, tmp_path, metadata)
+    (run_id,) = metadata._runs
+    assert run(data, tmp_path, metadata).version.run_id == run_id
 
 
 class Branching(nn.Module):  # type: ignore[misc]
