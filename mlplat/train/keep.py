@@ -10,7 +10,8 @@ import torch
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
-from mlplat.model.build import load_weights
+from mlplat.model.build import load_weights, logits
+from mlplat.model.check import sample
 from mlplat.model.export import export, record
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import Network
@@ -37,4 +38,8 @@ def kept(
         raise InvalidInput(f"the network gave {type(module).__name__}, and not a torch.nn.Module")
     if weights is not None:
         load_weights(module, weights)
-    return record(make, module, encoding) if science.keep == "code" else export(module, encoding)
+    found = record(make, module, encoding) if science.keep == "code" else export(module, encoding)
+    given = logits(module.cpu().eval(), *sample(encoding, 2)).shape[1]
+    if given != outputs:
+        raise InvalidInput(f"the network gives {given} numbers per row, and the task needs {outputs}")
+    return found

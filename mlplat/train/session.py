@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, UserCodeError
 from mlplat.model.architecture import Architecture
 from mlplat.model.build import build
 from mlplat.model.shape import Shape
@@ -107,6 +107,10 @@ class Session:
 
     def step(self, loss: torch.Tensor) -> None:
         """The backward pass of this part's mean loss, and after the last part of a step the optimiser's."""
+        if loss.ndim or not loss.requires_grad:
+            raise UserCodeError(
+                f"the loss has shape {tuple(loss.shape)}: it must be one number that depends on the weights"
+            )
         parts = self.settings.accumulate
         (loss if parts == 1 else loss / parts).backward()
         self._recent.append(loss.detach())
@@ -131,6 +135,8 @@ class Session:
         self._over = True
 
     def learned(self) -> Learned:
+        if self.rank == 0 and not self.history:
+            raise InvalidInput("the loop ended before an epoch was judged: it has to go through session.epochs()")
         weights = {name: value.numpy().copy() for name, value in self._judge.best.items()}
         return Learned(weights=weights, history=tuple(self.history))
 
@@ -157,6 +163,8 @@ class Session:
         return module.to(self.device)
 
     def _optimizer(self) -> torch.optim.Optimizer:
+        if not any(True for _ in self.module.parameters()):
+            raise InvalidInput("the network has no weights to learn")
         make = self._work.science.optimizer
         if make is not None:
             return make(self.module.parameters())

@@ -230,6 +230,38 @@ def test_a_metric_that_raises_is_named(tmp_path: Path) -> None:
         run(one)
 
 
+class Empty(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        return numeric[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("science", "error", "says"),
+    [
+        (Science(network=Empty), InvalidInput, "the network has no weights to learn"),
+        (Science(network=Tiny, loop=lambda session: None), InvalidInput, "it has to go through session.epochs"),
+        (
+            Science(network=Tiny, loss=lambda raw, labels: raw[:, 0] - labels),
+            UserCodeError,
+            r"the loss has shape \(128,\)",
+        ),
+        (
+            Science(network=Tiny, loss=lambda raw, labels: labels.mean()),
+            UserCodeError,
+            "must be one number that depends",
+        ),
+    ],
+)
+def test_code_that_cannot_be_trained_with_is_told_why(
+    tmp_path: Path, science: Science, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        run(work(tmp_path, science=science))
+
+
 def test_a_run_that_could_not_begin_holds_nothing_up(tmp_path: Path) -> None:
     def none(parameters: object) -> torch.optim.Optimizer:
         raise ValueError("no optimiser today")

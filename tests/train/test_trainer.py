@@ -302,6 +302,23 @@ def test_a_network_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path:
     assert metadata._runs == {}
 
 
+def test_a_network_of_another_width_than_the_tasks_is_refused(tmp_path: Path) -> None:
+    data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
+    with pytest.raises(InvalidInput, match="the network gives 2 numbers per row, and the task needs 1"):
+        own(data, tmp_path, metadata, Wide, "program")
+    assert metadata._runs == {}
+
+
+class Wide(nn.Module):  # type: ignore[misc]
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.body = nn.Linear(shape.numbers, 2)
+
+    def forward(self, numeric: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.body(numeric)
+        return out
+
+
 @pytest.mark.process
 def test_a_network_of_the_users_own_answers_where_its_code_is_not(tmp_path: Path) -> None:
     data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
