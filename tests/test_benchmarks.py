@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks import features, flights
+from benchmarks import features, flights, training
 from benchmarks._features.large import wrong_rows
 from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, row_of
 from benchmarks._form import against_bound, against_peer, alternately
@@ -137,3 +137,18 @@ def run(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     assert all(row.keys() == FIELDS for row in found["rows"])
     rows: list[dict[str, Any]] = found["rows"]
     return rows
+
+
+TRAINING = """step_ddp scaling_two start_local pipeline checkpoint_stall checkpoint_share kill_worker kill_driver load_spec
+load_export"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("key", ["step_ddp", "pipeline", "load_spec"])
+def test_a_row_of_the_benchmark_of_training_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
+    """Each of the others takes most of a minute of starting processes."""
+    assert tuple(TRAINING.split()) == training.KEYS
+    (row,) = run("training", tmp_path, "--only", key)
+    assert row["key"] == key
+    assert row["ratio"] > 0
+    assert "broke" not in row["measure"]

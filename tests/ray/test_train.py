@@ -65,7 +65,7 @@ class Killing(Listening):
 
     def __init__(self, *, times: int = 1, epochs: int = 0) -> None:
         super().__init__()
-        self._times, self._after = times, epochs
+        self._times, self._after, self._killed = times, epochs, 0
 
     def begin(self, plan: Plan) -> None:
         super().begin(plan)
@@ -76,8 +76,10 @@ class Killing(Listening):
         self._kill()
 
     def _kill(self) -> None:
-        if self._times and len(self.epochs) >= self._after and (workers := living_workers()):
-            self._times -= 1
+        resumed = sum(note.startswith("going on") for note in self.notes)
+        again = self._killed < self._times and self._killed == resumed  # those of the last kill are replaced
+        if again and len(self.epochs) >= self._after and (workers := living_workers()):
+            self._killed += 1
             workers[-1].kill()
 
 
