@@ -11,6 +11,8 @@ import pytest
 
 from mlplat.config import environment
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -27,6 +27,7 @@ class TestInMemory(MetadataContract):
         return InMemoryMetadata()
 
 
+@pytest.mark.process
 class TestMlflow(MetadataContract):
     @pytest.fixture
     def store(self, empty_database: Path, tmp_path: Path) -> Iterator[Metadata]:

@@ -22,6 +22,8 @@ from mlplat.features.object_store import table_at
 from tests.features.s3_stand_in import add, rows, stand_in
 from tests.features.support import after, open_store
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 sales = F.source("sales", key="shop", time="at", id="order")
 

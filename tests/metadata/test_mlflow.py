@@ -18,6 +18,8 @@ from pathlib import Path
 from mlplat.decision import Hold
 from mlplat.metadata.mlflow import MlflowMetadata
 from mlplat.metadata.port import LedgerEntry
+
+pytestmark = pytest.mark.process
 home = Path(sys.argv[1])
 store = MlflowMetadata(f"sqlite:///{home}/metadata.db", home / "artifacts")
 run = store.start_run("late", params={"who": sys.argv[2]}, tags={})
