@@ -12,6 +12,8 @@ import pytest
 from mlplat.errors import Unavailable
 from mlplat.metadata.mlflow import MlflowMetadata
 
+pytestmark = pytest.mark.process
+
 _OPEN_AND_WRITE = """
 import sys
 from pathlib import Path
@@ -19,7 +21,6 @@ from mlplat.decision import Hold
 from mlplat.metadata.mlflow import MlflowMetadata
 from mlplat.metadata.port import LedgerEntry
 
-pytestmark = pytest.mark.process
 home = Path(sys.argv[1])
 store = MlflowMetadata(f"sqlite:///{home}/metadata.db", home / "artifacts")
 run = store.start_run("late", params={"who": sys.argv[2]}, tags={})
@@ -31,7 +32,6 @@ store.close()
 """
 
 
-@pytest.mark.process
 def test_two_processes_make_and_share_one_new_database_in_silence(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _OPEN_AND_WRITE, str(tmp_path)]
     processes = [
