@@ -75,6 +75,7 @@ class TrainOptions(TypedDict, total=False):
     optimizer: Optimizer | None
     loop: Loop | None
     keep: Keep
+    final: bool
     progress: Progress | None
     notify: Notifier | Sequence[Notifier]
 
@@ -151,6 +152,7 @@ class Platform(Models):
         optimizer: Optimizer | None = None,
         loop: Loop | None = None,
         keep: Keep = "program",
+        final: bool = False,
         progress: Progress | None = None,
         notify: Notifier | Sequence[Notifier] = (),
         stop: Callable[[], bool] | None = None,
@@ -158,10 +160,11 @@ class Platform(Models):
         """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs,
         {"workers": 2, "CPU": 4, "FPGA": 1} on what each of two workers gets.
 
-        `network` is an architecture, or a class or function that makes a torch module of a `Shape`; `loss`, `metrics`,
-        `optimizer` and `loop` replace those of the settings' task (`mlplat.train.science` has their forms). A module of your own
-        is kept as a program that needs none of its code, or with `keep="code"` as that. The model is registered under the name
-        of the training set; nothing serves it before `promote`.
+        `network` is an architecture; or a class or function that makes a torch module of a `Shape`; or an estimator that fits
+        and predicts, of scikit-learn, XGBoost, LightGBM or a class of your own. `loss`, `metrics`, `optimizer` and `loop`
+        replace those of the settings' task (`mlplat.train.science` has their forms). A module of your own is kept as a program
+        that needs none of its code, or with `keep="code"` as that. The model is registered under the name of the training
+        set; nothing serves it before `promote`. `final` trains once more, on all rows, for as many epochs as were best.
 
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
@@ -188,6 +191,7 @@ class Platform(Models):
                 home=self.home,
                 clock=self._clock,
                 progress=shown,
+                final=final,
                 stop=stop or (lambda: False),
                 began=began,
             )

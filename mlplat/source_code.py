@@ -20,7 +20,7 @@ from mlplat.errors import InvalidInput, UserCodeError
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_METHODS = ("__call__", "forward", "__init__")
+_METHODS = ("__call__", "forward", "__init__", "fit")
 
 Body: TypeAlias = type | FunctionType
 

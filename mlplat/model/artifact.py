@@ -4,7 +4,13 @@ read.
     model.json           format, network, encoding, signature, task
     weights.safetensors  the weights
     golden.json          a few input rows and the answers that this model gave when it was made
+    requests.json        a few requests as callers make them, to warm a server with
+    inputs.sketch        what the inputs were like that it learnt from, and
+    outputs.sketch       what it answered to rows that it did not learn from: `TableSketch`es
+    MLmodel              for MLflow, which so loads it as a pyfunc
     manifest.json        the model's digest and the sha256 of each other file
+
+The first three make the model; artifacts of older releases have no more.
 """
 
 from __future__ import annotations
@@ -26,15 +32,19 @@ from safetensors import numpy as safetensors
 from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
 from mlplat.model.architecture import Architecture
 from mlplat.model.canonical import canonical
+from mlplat.model.estimator import Estimator
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import NETWORKS, Model, Network
+from mlplat.model.pyfunc import description
 from mlplat.model.signature import Signature
 from mlplat.model.task import BINARY, Task
+from mlplat.stats.table import TableSketch
 
-FORMAT = 2
-"""1: the vocabulary, and the probability of a label. 2: other networks, other tasks."""
+FORMAT = 3
+"""1: the vocabulary, and the probability of a label. 2: other networks, other tasks. 3: estimators."""
 GOLDEN_TOLERANCE = 1e-6
 _FILES = ("model.json", "weights.safetensors", "golden.json")
+_MORE = ("requests.json", "inputs.sketch", "outputs.sketch", "MLmodel")
 _MANIFEST = "manifest.json"
 
 
@@ -61,14 +71,32 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What `inputs` a model learnt from (a sample of many), and its `outputs` on rows that it did not learn from."""
+
+    inputs: TableSketch
+    outputs: TableSketch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """What a folder held."""
+    """What a folder held. `requests` are bodies with entity keys and request fields. Those of older releases have none, and no
+    reference."""
 
     model: Model
     golden: Golden
+    reference: Reference | None = None
+    requests: tuple[Mapping[str, Any], ...] = ()
 
 
-def save(model: Model, folder: Path, *, golden: Golden) -> Path:
+def save(
+    model: Model,
+    folder: Path,
+    *,
+    golden: Golden,
+    reference: Reference | None = None,
+    requests: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Write to `folder/<digest>` and return that. The same model again changes nothing."""
     target = folder / model.digest
     if target.exists():
@@ -77,7 +105,7 @@ def save(model: Model, folder: Path, *, golden: Golden) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
-        _write(unfinished, model, golden)
+        _write(unfinished, Artifact(model=model, golden=golden, reference=reference, requests=tuple(requests)))
         try:
             unfinished.rename(target)
         except OSError:
@@ -102,10 +130,6 @@ def load(path: Path, *, digest: str | None = None, trusted: bool = False) -> Art
         raise Refused(
             f"{path}: format {spec['format']} was written by a newer mlplat, and this one reads up to {FORMAT}."
         )
-    if "recorded" in spec and not trusted:
-        raise Refused(
-            f"{path}: the model is code that runs when it answers. If you trust who made it, load it with trusted=True."
-        )
     golden = json.loads(contents["golden.json"])
     try:
         model = Model(
@@ -117,14 +141,30 @@ def load(path: Path, *, digest: str | None = None, trusted: bool = False) -> Art
         )
     except (KeyError, TypeError, ValueError, SafetensorError, InvalidInput) as error:
         raise Corrupt(f"{path}: the files are whole, but not a model: {error}") from error
+    if model.runs_code and not trusted:
+        raise Refused(
+            f"{path}: the model is code that runs when it answers. If you trust who made it, load it with trusted=True."
+        )
     if model.digest != _manifest(path)["digest"] or model.digest != (digest or model.digest):
         raise Corrupt(f"{path}: holds the model {model.digest}, not {digest or _manifest(path)['digest']}.")
-    return Artifact(model=model, golden=Golden(inputs=golden["inputs"], outputs=golden["outputs"]))
+    return Artifact(
+        model=model,
+        golden=Golden(inputs=golden["inputs"], outputs=golden["outputs"]),
+        reference=_reference(contents),
+        requests=tuple(json.loads(contents.get("requests.json", b"[]"))),
+    )
 
 
 def place(home: Path, name: str, digest: str) -> Path:
     """Where a home has the artifact of a registered model."""
     return home / "models" / name / digest
+
+
+def _reference(contents: Mapping[str, bytes]) -> Reference | None:
+    if "inputs.sketch" not in contents:
+        return None
+    inputs, outputs = (TableSketch.from_bytes(contents[name]) for name in ("inputs.sketch", "outputs.sketch"))
+    return Reference(inputs=inputs, outputs=outputs)
 
 
 def _network(spec: Mapping[str, Any]) -> Network:
@@ -134,6 +174,8 @@ def _network(spec: Mapping[str, Any]) -> Network:
 
 def _format(model: Model) -> int:
     """The oldest that can hold the model, so that an older mlplat reads what it can."""
+    if isinstance(model.network, Estimator):
+        return 3
     return 1 if model.task == BINARY and isinstance(model.network, Architecture) else 2
 
 
@@ -143,12 +185,17 @@ def _difference(kept: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> floa
     return float(np.max(np.abs(found - kept) / np.maximum(1.0, np.abs(kept)), initial=0.0))
 
 
-def _write(folder: Path, model: Model, golden: Golden) -> None:
+def _write(folder: Path, artifact: Artifact) -> None:
+    model, golden, reference = artifact.model, artifact.golden, artifact.reference
     contents = {
         "model.json": canonical({"format": _format(model), **model.spec()}),
         "weights.safetensors": safetensors.save(dict(model.weights)),
         "golden.json": canonical({"inputs": golden.inputs, "outputs": golden.outputs}),
+        "requests.json": canonical(list(artifact.requests)),
+        "MLmodel": canonical(description(model)),
     }
+    if reference is not None:
+        contents |= {"inputs.sketch": reference.inputs.to_bytes(), "outputs.sketch": reference.outputs.to_bytes()}
     files = {name: _digest(content) for name, content in contents.items()}
     contents[_MANIFEST] = canonical({"format": _format(model), "digest": model.digest, "files": files})
     for name, content in contents.items():
@@ -162,7 +209,7 @@ def _write(folder: Path, model: Model, golden: Golden) -> None:
 def _verified(path: Path) -> dict[str, bytes]:
     manifest = _manifest(path)
     contents = {}
-    for name in _FILES:
+    for name in (*_FILES, *(name for name in _MORE if name in manifest["files"])):
         try:
             contents[name] = (path / name).read_bytes()
         except FileNotFoundError:

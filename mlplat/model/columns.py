@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlplat.errors import InvalidInput
+from mlplat.model.signature import ARROW
 
 Columns: TypeAlias = Mapping[str, Sequence[Any]] | pa.Table
 Array = np.ndarray[Any, Any]
-
-_ARROW = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string(), "bool": pa.bool_()}
 
 
 def doubles(name: str, dtype: str, column: Any) -> Array:
@@ -29,7 +28,7 @@ def doubles(name: str, dtype: str, column: Any) -> Array:
 
 
 def arrow(name: str, dtype: str, column: Any) -> pa.ChunkedArray:
-    wanted = _ARROW[dtype]
+    wanted = ARROW[dtype]
     try:
         if isinstance(column, pa.ChunkedArray | pa.Array):
             chunked = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])

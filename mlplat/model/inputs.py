@@ -100,6 +100,15 @@ class InputEncoding:
         except OverflowError:
             raise InvalidInput("an input column has a whole number that is too large") from None
 
+    def raw(self, columns: Columns) -> tuple[list[Array], list[Array]]:
+        """Column by column, without scaling: float64, NaN where null; and int64 codes. Errors as in `encode`."""
+        rows = len(column_of(columns, self.names[0])) if self.names else 0
+        numbers = [doubles(c.name, c.dtype, column_of(columns, c.name)) for c in self.numeric]
+        codes = [self._codes(i, columns) for i in range(len(self.categorical))]
+        for name, values in zip(self.names, (*numbers, *codes), strict=True):
+            same_length(name, len(values), rows)
+        return numbers, codes
+
     def to_json(self) -> dict[str, Any]:
         return {
             "numeric": [asdict(column) for column in self.numeric],
@@ -167,13 +176,16 @@ class InputEncoding:
                 numbers[:, flag] = absent
                 flag += 1
         for i, category in enumerate(self.categorical):
-            column = column_of(columns, category.name)
-            same_length(category.name, len(column), rows)
-            if isinstance(column, list):
-                codes[:, i] = _listed_slots(column, *self._categorical_plan[i])
-            else:
-                codes[:, i] = _slots(arrow(category.name, category.dtype, column), category)
+            same_length(category.name, len(column_of(columns, category.name)), rows)
+            codes[:, i] = self._codes(i, columns)
         return numbers, codes
+
+    def _codes(self, i: int, columns: Columns) -> Array:
+        category = self.categorical[i]
+        column = column_of(columns, category.name)
+        if isinstance(column, list):
+            return _listed_slots(column, *self._categorical_plan[i])
+        return _slots(arrow(category.name, category.dtype, column), category)
 
 
 def _fit_numeric(field: Field, values: Array) -> NumericInput:
@@ -203,7 +215,7 @@ def _slots(column: pa.ChunkedArray, category: CategoricalInput) -> Array:
     return out
 
 
-def _listed_slots(column: list[Any], name: str, kind: type, slots: Mapping[Any, int]) -> list[int]:
+def _listed_slots(column: list[Any], name: str, kind: type, slots: Mapping[Any, int]) -> Array:
     if not set(map(type, column)) <= {kind, NoneType}:
         raise wrong_type(name, kind.__name__, next(v for v in column if type(v) not in {kind, NoneType}))
-    return [NULL if value is None else slots.get(value, UNSEEN) for value in column]
+    return np.array([NULL if value is None else slots.get(value, UNSEEN) for value in column], dtype=np.int64)

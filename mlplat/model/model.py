@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
 from mlplat.model.canonical import canonical
 from mlplat.model.columns import Columns
+from mlplat.model.estimator import Estimator
 from mlplat.model.exported import Exported
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.recorded import Recorded
@@ -21,9 +22,14 @@ from mlplat.model.signature import Signature
 from mlplat.model.task import BINARY, Task
 
 Array = np.ndarray[Any, Any]
-Network = Architecture | Exported | Recorded
-"""In our vocabulary; as torch's operators; or as the code that makes it."""
-NETWORKS: Mapping[str, type[Network]] = {"architecture": Architecture, "exported": Exported, "recorded": Recorded}
+Network = Architecture | Exported | Recorded | Estimator
+"""In our vocabulary; as torch's operators; as the code that makes it; or no network at all, but another library's estimator."""
+NETWORKS: Mapping[str, type[Network]] = {
+    "architecture": Architecture,
+    "exported": Exported,
+    "recorded": Recorded,
+    "estimator": Estimator,
+}
 """By their name in a model's JSON."""
 
 
@@ -53,14 +59,19 @@ class Model:
         `columns` holds the input columns by name, as lists, arrays or an Arrow table; more columns do no harm.
         `InvalidInput` names a column that is missing or has a wrong type.
         """
-        from mlplat.model.build import logits
-
-        numeric, codes = self.encoding.encode(columns)
-        return self.task.answers(logits(self._network, numeric, codes))
+        return self.task.answers(self._predictor(columns))
 
     def warm(self) -> None:
-        """Do now what the first `predict` would do besides predicting: import torch and build the network."""
-        _ = self._network
+        """Do now what the first `predict` would do besides predicting: import libraries, build the network, and the
+        signature's initialisation."""
+        _ = self._predictor
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether to answer is to run code that came with the model."""
+        return isinstance(self.network, Recorded) or (
+            isinstance(self.network, Estimator) and self.network.code is not None
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -81,10 +92,14 @@ class Model:
         return spec if self.task == BINARY else {**spec, "task": self.task.to_json()}  # as before there were tasks
 
     @cached_property
-    def _network(self) -> Any:
-        from mlplat.model.running import running
+    def _predictor(self) -> Callable[[Columns], Array]:
+        if isinstance(self.network, Estimator):
+            from mlplat.model import frame
 
-        return running(self.network, self.weights, self.encoding, outputs=self.task.outputs)
+            return frame.predictor(self.network, self.weights, self.encoding, self.signature, self.task)
+        from mlplat.model import running
+
+        return running.predictor(self.network, self.weights, self.encoding, self.task)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self.digest == other.digest

@@ -9,17 +9,29 @@ import numpy as np
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
-from mlplat.model.build import build, load_weights
+from mlplat.model.build import build, load_weights, logits
+from mlplat.model.columns import Columns
 from mlplat.model.exported import Exported
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.program import Program
 from mlplat.model.recorded import Recorded
 from mlplat.model.shape import Shape
+from mlplat.model.task import Task
+
+Array = np.ndarray[Any, Any]
+
+
+def predictor(
+    network: Architecture | Exported | Recorded, weights: Mapping[str, Array], encoding: InputEncoding, task: Task
+) -> Callable[[Columns], Array]:
+    """From input columns to the task's predictions. `InvalidInput` if the weights are of another network."""
+    module = running(network, weights, encoding, outputs=task.outputs)
+    return lambda columns: task.predictions(logits(module, *encoding.encode(columns)))
 
 
 def running(
     network: Architecture | Exported | Recorded,
-    weights: Mapping[str, np.ndarray[Any, Any]],
+    weights: Mapping[str, Array],
     encoding: InputEncoding,
     *,
     outputs: int,

@@ -1,4 +1,4 @@
-"""What a network's raw outputs mean: the step from numbers to answers. Pure."""
+"""What a network's raw outputs mean: the steps from numbers to predictions, and from these to answers. Pure."""
 
 from __future__ import annotations
 
@@ -64,14 +64,13 @@ class Task:
             out = np.exp(-np.logaddexp(0.0, -raw[:, 0])) if self.kind == "binary" else raw[:, 0].copy()
         return out
 
-    def answers(self, raw: Array) -> dict[str, Array]:
-        """The answer's fields, from float64 [n, outputs]. Of equally probable classes the first is the answer."""
-        found = self.predictions(raw)
+    def answers(self, predictions: Array) -> dict[str, Array]:
+        """The answer's fields, from what `predictions` gives. Of equally probable classes the first is the answer."""
         if self.kind != "multiclass":
-            return {self.fields()[0].name: found}
+            return {self.fields()[0].name: predictions}
         dtype = object if isinstance(self.classes[0], str) else np.int64
-        answers = {"class": np.array(self.classes, dtype=dtype)[raw.argmax(axis=1)]}
-        return answers | {f"probability.{c}": found[:, i].copy() for i, c in enumerate(self.classes)}
+        answers = {"class": np.array(self.classes, dtype=dtype)[predictions.argmax(axis=1)]}
+        return answers | {f"probability.{c}": predictions[:, i].copy() for i, c in enumerate(self.classes)}
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "classes": list(self.classes)}

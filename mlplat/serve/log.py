@@ -19,16 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlplat.errors import InvalidInput, Unavailable
-from mlplat.model.signature import DType, Field, Signature
+from mlplat.model.signature import ARROW, Field, Signature
 
-_TYPES: Mapping[DType, pa.DataType] = {
-    "float64": pa.float64(),
-    "int64": pa.int64(),
-    "string": pa.string(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
-_TIME = _TYPES["timestamp"]
+_TIME = ARROW["timestamp"]
 _OWN = (
     ("prediction_id", pa.string()),
     ("request_id", pa.string()),
@@ -76,10 +69,10 @@ def schema_of(signature: Signature) -> pa.Schema:
     schema = pa.schema(
         [
             *_OWN,
-            *((asked_column(f.name), _TYPES[f.dtype]) for f in _asked(signature)),
-            *((f"{ref.view}.{f.name}", _TYPES[f.dtype]) for ref in signature.features for f in ref.fields),
+            *((asked_column(f.name), ARROW[f.dtype]) for f in _asked(signature)),
+            *((f"{ref.view}.{f.name}", ARROW[f.dtype]) for ref in signature.features for f in ref.fields),
             *((f"status.{ref.view}", pa.string()) for ref in signature.features),
-            *((f"output.{f.name}", _TYPES[f.dtype]) for f in signature.outputs),
+            *((f"output.{f.name}", ARROW[f.dtype]) for f in signature.outputs),
         ]
     )
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})

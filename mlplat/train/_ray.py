@@ -27,6 +27,7 @@ from mlplat.config import set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.train import parallel
+from mlplat.train.fit import fit
 from mlplat.train.progress import Progress, Silent
 from mlplat.train.relay import Follower, ToFile
 from mlplat.train.session import learn
@@ -178,7 +179,9 @@ def _worker(config: dict[str, Any]) -> Learned | Yielded | None:
     clock = SystemClock()
     progress: Progress = ToFile(config["told"], clock) if gang.rank == 0 else Silent()
     try:
-        learned = learn(work, gang, progress, clock, (work.folder / STOP_FILE).exists)
+        stop = (work.folder / STOP_FILE).exists
+        estimates = work.science.estimator is not None
+        learned = fit(work, progress, clock, stop) if estimates else learn(work, gang, progress, clock, stop)
     except Exception as error:
         raise ToldError(json.dumps(_description(error))) from error
     finally:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlplat.errors import InvalidInput, UserCodeError
+from mlplat.errors import InvalidInput
 from mlplat.model.task import Task
 from mlplat.train.checkpoints import Tensors
 from mlplat.train.encoded import Rows
 from mlplat.train.gang import Gang
-from mlplat.train.objective import LOSSES, METRICS, loss_of
+from mlplat.train.judged import LOSSES, METRICS, own_metric
+from mlplat.train.objective import loss_of
 from mlplat.train.parallel import Alone
 from mlplat.train.progress import EpochMetrics
 from mlplat.train.science import Science
@@ -55,12 +56,14 @@ class Judge:
         return found
 
     def judged(self, raw: Array, *, epoch: int, train_loss: float, seconds: float) -> tuple[EpochMetrics, bool]:
-        """The metrics of an epoch, and whether it is the best so far."""
+        """The metrics of an epoch, and whether it is the best so far: where no rows are held out, the last one is."""
+        if not len(self._rows):
+            return EpochMetrics(epoch=epoch, train_loss=train_loss, held_out={}, seconds=seconds, best=True), True
         loss = self._mean_loss(raw)
         if not math.isfinite(loss):
             raise InvalidInput(f"the loss is {loss} on rows held out after epoch {epoch + 1}: the training diverged")
         labels, predictions = self._rows.labels.numpy().astype(np.float64), self._task.predictions(raw)
-        found = {name: self._metric(name, labels, predictions) for name in self._metrics}
+        found = {name: own_metric(name, call, labels, predictions) for name, call in self._metrics.items()}
         better = loss < self._least
         self._least, self.behind = (loss, 0) if better else (self._least, self.behind + 1)
         metrics = EpochMetrics(
@@ -81,12 +84,3 @@ class Judge:
 
     def _mean_loss(self, raw: Array) -> float:
         return float(self.loss(torch.from_numpy(raw).float(), self._rows.labels))
-
-    def _metric(self, name: str, labels: Array, predictions: Array) -> float:
-        try:
-            return float(self._metrics[name](labels, predictions))
-        except Exception as error:
-            raise UserCodeError(
-                f"metric {name!r} raised {type(error).__name__}: {error}, given {labels.shape} labels and "
-                f"{predictions.shape} predictions"
-            ) from error

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from mlplat.errors import UserCodeError
 from mlplat.model.task import Task
 from mlplat.train import evaluate
 
 Array = np.ndarray[Any, Any]
+
+LOSSES = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mean_squared_error"}
+"""The names of `losses` among the metrics."""
+METRICS: Mapping[str, Mapping[str, Callable[[Array, Array], float]]] = {
+    "binary": {"log_loss": evaluate.log_loss, "auc": evaluate.auc},
+    "multiclass": {"log_loss": evaluate.multiclass_log_loss, "accuracy": evaluate.accuracy},
+    "regression": {"mean_squared_error": evaluate.mean_squared_error, "r2": evaluate.r2},
+}
+"""Of labels and predictions, where the user names none."""
 
 
 def predictions(task: Task, answers: Mapping[str, Array]) -> Array:
@@ -19,6 +29,17 @@ def predictions(task: Task, answers: Mapping[str, Array]) -> Array:
     columns = [answers[f.name] for f in task.fields() if f.name != "class"]
     found: Array = np.column_stack(columns) if task.kind == "multiclass" else columns[0]
     return found
+
+
+def own_metric(name: str, call: Callable[[Array, Array], float], labels: Array, predictions: Array) -> float:
+    """A metric of the user's own. `UserCodeError` names it and what it was given."""
+    try:
+        return float(call(labels, predictions))
+    except Exception as error:
+        raise UserCodeError(
+            f"metric {name!r} raised {type(error).__name__}: {error}, given {labels.shape} labels and "
+            f"{predictions.shape} predictions"
+        ) from error
 
 
 def losses(task: Task, labels: Array, predictions: Array) -> Array:

@@ -29,7 +29,7 @@ def kept(
 ) -> Network:
     """The network as it is kept: an architecture as it is, another one as a program or as its code. Without weights its first
     ones stand for them: so it is found out before a run whether it can be kept."""
-    make = science.network
+    make: Any = science.network
     if isinstance(make, Architecture):
         return make
     with rng.left_alone(torch.device("cpu"), threads=torch.get_num_threads()):

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.model.architecture import Architecture
+from mlplat.model.estimator import Estimator
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 
@@ -37,17 +39,26 @@ def tags(data: TrainingSet, *, folder: Path) -> dict[str, str]:
     }
 
 
-def texts(science: Science, settings: TrainSettings, demand: Demand, *, folder: Path) -> dict[str, str]:
+def texts(
+    science: Science, settings: TrainSettings, demand: Demand, *, epochs: int | None, folder: Path
+) -> dict[str, str]:
     """`spec`: the call as JSON; `packages`: all that are installed; `diff`: what is not committed in `folder`."""
     network = science.network
     spec = {
         "architecture": network.to_json() if isinstance(network, Architecture) else None,
+        "estimator": None if science.estimator is None else _unfitted(science.estimator),
+        "epochs": epochs,
         "science": science.spelled(),
         "settings": settings.to_json(),
         "compute": demand.to_json(),
     }
     diff = (_git(folder, "diff", "HEAD", "--no-color") or "")[:LONGEST_DIFF]
     return {"spec": json.dumps(spec), "packages": installed(), **({"diff": diff} if diff else {})}
+
+
+def _unfitted(estimator: Any) -> dict[str, Any]:
+    kept, weights = Estimator.of(estimator)
+    return {**kept.to_json(), "weights": {name: value.tobytes().hex() for name, value in weights.items()}}
 
 
 @cache

@@ -1,15 +1,12 @@
-"""What a task is trained and judged by, where the user says nothing. Imports torch."""
+"""What a task is trained by, where the user says nothing. Imports torch."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from mlplat.model.task import Task
-from mlplat.train import evaluate
-from mlplat.train.science import Loss, Metric
+from mlplat.train.science import Loss
 
 
 def loss_of(task: Task) -> Loss:
@@ -24,12 +21,3 @@ def loss_of(task: Task) -> Loss:
         return loss
 
     return first_column
-
-
-LOSSES = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mean_squared_error"}
-"""The names of these losses among the metrics."""
-METRICS: Mapping[str, Mapping[str, Metric]] = {
-    "binary": {"log_loss": evaluate.log_loss, "auc": evaluate.auc},
-    "multiclass": {"log_loss": evaluate.multiclass_log_loss, "accuracy": evaluate.accuracy},
-    "regression": {"mean_squared_error": evaluate.mean_squared_error, "r2": evaluate.r2},
-}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +16,23 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.architecture import Architecture
-from mlplat.model.artifact import load, place
+from mlplat.model.artifact import Artifact, load, place
+from mlplat.model.estimator import Estimator
+from mlplat.model.model import Model
 from mlplat.train import lineage
 from mlplat.train.progress import Progress
 from mlplat.train.run import Interrupted, Run
-from mlplat.train.science import Science
+from mlplat.train.science import Fits, Science
 from mlplat.train.settings import TrainSettings
+
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduced:
-    """A version made again in the run `run_id`. `difference` is the greatest between two weights, 0 if they are the same to
-    the bit. `changed` are differences between then and now that may be why, in words."""
+    """A version made again in the run `run_id`. `difference` is 0 if the model is the same to the bit; else the greatest
+    between two weights, or of an estimator between two answers to its golden rows. `changed` are differences between then
+    and now that may be why, in words."""
 
     version: ModelVersion
     run_id: str
@@ -52,7 +59,8 @@ class Record:
     """What the record of a version says of its call."""
 
     data: TrainingSet
-    architecture: Architecture | None
+    network: Architecture | Fits | None
+    epochs: int | None
     spelled: dict[str, str]
     settings: TrainSettings
     demand: Demand
@@ -66,10 +74,10 @@ class Record:
                 f"version {version.version} of {version.name!r} was trained before records held what is needed"
             )
         spec = json.loads(texts["spec"])
-        architecture = spec["architecture"]
         return cls(
             data=TrainingSet.load(home, version.name, metadata.run(version.run_id)["tags"]["snapshot"]),
-            architecture=None if architecture is None else Architecture.from_json(architecture),
+            network=_network(spec),
+            epochs=spec.get("epochs"),
             spelled=spec["science"],
             settings=TrainSettings.from_json(spec["settings"]),
             demand=Demand.parse(spec["compute"]),
@@ -103,24 +111,24 @@ def reproduce(
         progress=progress,
         code=code or Path.cwd(),
         purpose={"reproduces": version.run_id},
+        parent=version.run_id,
+        epochs=recorded.epochs,
     )
     with run.fitted(lambda: False) as fitted:
         assert not isinstance(fitted, Interrupted)
-        kept = load(place(home, version.name, version.digest), digest=version.digest, trusted=True).model
-        made = fitted.model
-    apart = [_apart(kept.weights[name], made.weights[name]) for name in kept.weights]
+        kept = load(place(home, version.name, version.digest), digest=version.digest, trusted=True)
     now = lineage.tags(recorded.data, folder=code or Path.cwd())
     return Reproduced(
         version=version,
         run_id=fitted.run_id,
-        difference=max(apart, default=0.0),
+        difference=_difference(kept, fitted.model),
         changed=tuple(lineage.changed(before, now, metadata.texts(version.run_id)["packages"])),
     )
 
 
 def _checked(given: Science | None, recorded: Record, commit: str | None) -> Science:
-    if given is None and recorded.architecture is not None and recorded.spelled.keys() == {"network"}:
-        return Science(network=recorded.architecture)
+    if given is None and recorded.network is not None and recorded.spelled.keys() == {"network"}:
+        return Science(network=recorded.network)
     found = {} if given is None else given.spelled()
     differing = sorted(
         name for name in recorded.spelled.keys() | found.keys() if recorded.spelled.get(name) != found.get(name)
@@ -134,8 +142,29 @@ def _checked(given: Science | None, recorded: Record, commit: str | None) -> Sci
     return given
 
 
+def _network(spec: Mapping[str, Any]) -> Architecture | Fits | None:
+    """None where it is code of the user's own."""
+    if spec["architecture"] is not None:
+        return Architecture.from_json(spec["architecture"])
+    unfitted = spec.get("estimator")
+    if unfitted is None:
+        return None
+    weights = {name: np.frombuffer(bytes.fromhex(text), np.uint8) for name, text in unfitted["weights"].items()}
+    made: Fits = Estimator.from_json(unfitted).made(weights)
+    return made
+
+
+def _difference(kept: Artifact, made: Model) -> float:
+    if kept.model.digest == made.digest:
+        return 0.0
+    if isinstance(made.network, Estimator):
+        return max(kept.golden.difference(made), TINY)
+    apart = [_apart(value, made.weights[name]) for name, value in kept.model.weights.items()]
+    return max(apart, default=0.0)
+
+
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
     if one.tobytes() == other.tobytes():
         return 0.0
     found = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
-    return found if found > 0 else float(np.finfo(np.float64).tiny)  # bits alone: a zero's sign, a NaN
+    return found if found > 0 else TINY  # bits alone: a zero's sign, a NaN

@@ -17,6 +17,10 @@ from mlplat.train.settings import TaskKind
 Array = np.ndarray[Any, Any]
 
 
+NEVER_US = 2**63 - 1
+"""A time that no row has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """Positions of the rows for learning (before `cut_us`) and held out (from `cut_us` on)."""

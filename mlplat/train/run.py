@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mlplat.clock import Clock
@@ -16,21 +18,25 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import EndStatus, Metadata
 from mlplat.model.architecture import Architecture
-from mlplat.model.artifact import Golden
+from mlplat.model.estimator import Estimator
 from mlplat.model.inputs import InputEncoding
-from mlplat.model.model import Model
+from mlplat.model.model import Model, Network
 from mlplat.model.task import Task
 from mlplat.train import lineage
+from mlplat.train.fit import fit, initialisation_of
 from mlplat.train.progress import EpochMetrics, Progress
 from mlplat.train.recording import Recording, finite, patiently
-from mlplat.train.rows import Split, check_split, cut_before_end, split, task_of, times_of
+from mlplat.train.rows import NEVER_US, Split, check_split, cut_before_end, split, task_of, times_of
 from mlplat.train.runs import RunFolder, claimed
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 from mlplat.train.work import Learned, Source, Work, Yielded
 
-GOLDEN_ROWS = 8
+Array = np.ndarray[Any, Any]
+
 CUT_TAG = "holdout_start_us"
+PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's own, by which it shows runs below others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,8 @@ class Fitted:
 
     run_id: str
     model: Model
-    golden: Golden
+    learnt: pa.Table
+    held_out: pa.Table
     history: tuple[EpochMetrics, ...]
     seconds: float
 
@@ -55,11 +62,16 @@ class Fitted:
     def best(self) -> EpochMetrics:
         return next(metrics for metrics in reversed(self.history) if metrics.best)
 
+    @property
+    def shown(self) -> pa.Table:
+        """Rows to show what the model does: held out, where some are."""
+        return self.held_out if self.held_out.num_rows else self.learnt
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded; `began` is
-    told the run's id."""
+    """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded, as is the
+    run `parent`; `began` is told the run's id. `epochs`: so many, on all rows, of which none is held out."""
 
     data: TrainingSet
     science: Science
@@ -71,13 +83,15 @@ class Run:
     progress: Progress
     code: Path
     purpose: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    epochs: int | None = None
     began: Callable[[str], None] = lambda run_id: None
 
     @contextmanager
     def fitted(self, stop: Callable[[], bool]) -> Iterator[Fitted | Interrupted]:
         """The run, from where it was. It has ended well once the block has: until then the same call goes on with it."""
         began_s = self.clock.elapsed_s()
-        facts = _checked(self.data, self.science, self.settings)
+        facts = self._checked()
         with claimed(self.home / "runs", self._identity()) as folder:
             run_id = self._begun(folder, facts)
             self.began(run_id)
@@ -93,7 +107,8 @@ class Run:
                 fitted = Fitted(
                     run_id=run_id,
                     model=model,
-                    golden=_golden(model, facts),
+                    learnt=facts.rows(facts.parts.learn),
+                    held_out=facts.rows(facts.parts.held_out),
                     history=learned.history,
                     seconds=self.clock.elapsed_s() - began_s,
                 )
@@ -101,6 +116,42 @@ class Run:
                 yield fitted
                 self._end(run_id, "FINISHED")
             folder.forget()
+
+    def _checked(self) -> _Facts:
+        data = self.data
+        table = data.table()
+        task = task_of(table, data.label, self.settings.task)
+        times = times_of(table, data.time)
+        if self.epochs is None:
+            parts = split(times, cut_before_end(times, self.settings.holdout_s))
+            check_split(parts, table, data.label)
+        else:
+            parts = split(times, NEVER_US)
+        fields = data.signature(task.fields()).inputs()
+        if not fields:
+            raise InvalidInput(
+                f"training set {data.name!r} has no request fields and no features: nothing to learn from"
+            )
+        names = [field.name for field in fields if field.name in table.column_names]
+        encoding = InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
+        self._check_science(encoding, task)
+        return _Facts(table=table, task=task, parts=parts, encoding=encoding)
+
+    def _check_science(self, encoding: InputEncoding, task: Task) -> None:
+        """Hours later would be late to find out that it cannot be kept."""
+        estimator = self.science.estimator
+        if estimator is None and not isinstance(self.science.network, Architecture):
+            from mlplat.train.keep import kept
+
+            kept(self.science, encoding, outputs=task.outputs)
+        if estimator is not None:
+            Estimator.of(estimator)
+            initialisation_of(estimator)
+            if self.demand.count > 1:
+                raise InvalidInput(
+                    f"compute={self.demand}: {type(estimator).__name__} fits on one worker. Give that several processors, as in "
+                    'compute={"workers": 1, "CPU": 4}'
+                )
 
     def _patiently(self, call: Callable[[], None]) -> None:
         patiently(call, self.clock, self.progress)
@@ -110,7 +161,8 @@ class Run:
 
     def _identity(self) -> dict[str, object]:
         about = {"compute": self.demand.to_json(), "name": self.data.name, "snapshot": self.data.snapshot}
-        return {**self.science.spelled(), **self.settings.science(), **about, **self.purpose}
+        refit = {} if self.epochs is None else {"epochs of all rows": self.epochs}
+        return {**self.science.spelled(), **self.settings.science(), **about, **self.purpose, **refit}
 
     def _begun(self, folder: RunFolder, facts: _Facts) -> str:
         """The run's id: of the run that goes on, or of a new one."""
@@ -125,12 +177,14 @@ class Run:
             params={**self.settings.to_json(), **self.science.spelled(), **compute},
             tags={
                 **lineage.tags(self.data, folder=self.code),
-                CUT_TAG: str(facts.parts.cut_us),
+                **({CUT_TAG: str(facts.parts.cut_us)} if self.epochs is None else {}),
+                **({PARENT_TAG: self.parent} if self.parent else {}),
                 **compute,
                 **self.purpose,
             },
         )
-        self.metadata.put_texts(run_id, lineage.texts(self.science, self.settings, self.demand, folder=self.code))
+        texts = lineage.texts(self.science, self.settings, self.demand, epochs=self.epochs, folder=self.code)
+        self.metadata.put_texts(run_id, texts)
         folder.begin(run_id)
         return run_id
 
@@ -151,23 +205,27 @@ class Run:
             folder=folder.resolve(),
             cache=(self.home / "cache" / "rows").resolve(),
             threads=self.demand.threads,
+            epochs=self.epochs,
         )
 
     def _log_best(self, fitted: Fitted) -> None:
-        best = {"epoch": fitted.best.epoch, **fitted.best.held_out}
+        best = {"epoch": fitted.best.epoch, **fitted.best.held_out} if self.epochs is None else {}
         metrics = {f"best_{name}": value for name, value in best.items()} | {"seconds": fitted.seconds}
         self.metadata.log_metrics(fitted.run_id, finite(metrics), step=fitted.best.epoch)
 
 
 def _model(data: TrainingSet, science: Science, facts: _Facts, learned: Learned) -> Model:
-    from mlplat.train.keep import kept
+    signature = data.signature(facts.task.fields())
+    network: Network
+    if learned.estimator is not None:
+        network = learned.estimator
+        signature = replace(signature, initialisation=initialisation_of(science.estimator))
+    else:
+        from mlplat.train.keep import kept
 
+        network = kept(science, facts.encoding, outputs=facts.task.outputs, weights=learned.weights)
     return Model(
-        network=kept(science, facts.encoding, outputs=facts.task.outputs, weights=learned.weights),
-        weights=learned.weights,
-        encoding=facts.encoding,
-        signature=data.signature(facts.task.fields()),
-        task=facts.task,
+        network=network, weights=learned.weights, encoding=facts.encoding, signature=signature, task=facts.task
     )
 
 
@@ -180,27 +238,14 @@ class _Facts:
     parts: Split
     encoding: InputEncoding
 
-
-def _checked(data: TrainingSet, science: Science, settings: TrainSettings) -> _Facts:
-    table = data.table()
-    task = task_of(table, data.label, settings.task)
-    times = times_of(table, data.time)
-    parts = split(times, cut_before_end(times, settings.holdout_s))
-    check_split(parts, table, data.label)
-    fields = data.signature(task.fields()).inputs()
-    if not fields:
-        raise InvalidInput(f"training set {data.name!r} has no request fields and no features: nothing to learn from")
-    names = [field.name for field in fields if field.name in table.column_names]
-    encoding = InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
-    if not isinstance(science.network, Architecture):
-        from mlplat.train.keep import kept
-
-        kept(science, encoding, outputs=task.outputs)  # hours later would be late to find out that it cannot be
-    return _Facts(table=table, task=task, parts=parts, encoding=encoding)
+    def rows(self, places: Array) -> pa.Table:
+        return self.table.take(pa.array(places))
 
 
 def _run(work: Work, demand: Demand, clock: Clock, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
     try:
+        if demand.in_process and work.science.estimator is not None:
+            return fit(work, progress, clock, stop)
         if demand.in_process:
             from mlplat.train.gang import Alone
             from mlplat.train.session import learn
@@ -224,8 +269,3 @@ def _recorded(metadata: Metadata, run_id: str, folder: RunFolder) -> Iterator[No
         with suppress(Unavailable):  # what went wrong is more than that it could not be written down
             metadata.end_run(run_id, status="FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-
-
-def _golden(model: Model, facts: _Facts) -> Golden:
-    rows = facts.table.take(pa.array(facts.parts.held_out[:GOLDEN_ROWS]))
-    return Golden.of(model, {field.name: rows.column(field.name).to_pylist() for field in model.signature.inputs()})

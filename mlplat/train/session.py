@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Session:
         self.rows, self._judge = rows, judge
         self.settings, self.rank, self.size, self.device = work.settings, gang.rank, gang.size, gang.device
         self.plan = plan_for(self.settings, len(rows), gang.size)
+        self._last = work.epochs or self.settings.epochs
         self.epoch = self._step = 0
         self.history: list[EpochMetrics] = []
         self._untold: list[tuple[int, EpochMetrics]] = []
@@ -81,8 +83,8 @@ class Session:
     def epochs(self) -> Iterator[int]:
         """The numbers of the epochs that are to come, from 0; after each the rows held out are judged."""
         if self.rank == 0:
-            self._progress.begin(replace(self.plan, done=self.done))
-        while not self._over and self.epoch < self.settings.epochs:
+            self._progress.begin(replace(self.plan, epochs=self._last, done=self.done))
+        while not self._over and self.epoch < self._last:
             self.module.train()
             self._epoch_began_s = self._clock.elapsed_s()
             yield self.epoch
@@ -151,7 +153,8 @@ class Session:
         return self.epoch * self.plan.steps + self._step
 
     def _built(self) -> nn.Module:
-        network, source = self._work.science.network, self._work.source
+        source = self._work.source
+        network: Any = self._work.science.network
         rng.seed(self.settings.seed)
         if isinstance(network, Architecture):
             module = build(network, source.encoding, outputs=source.task.outputs)
@@ -288,7 +291,7 @@ class Session:
         if len(state["rng"]) == self.size:  # else workers were added or lost: each has its own beginning
             rng.restore(state["rng"][self.rank], self.device)
         if self.rank == 0:
-            self._progress.note(f"going on after step {self.done} of {self.plan.total}")
+            self._progress.note(f"going on after step {self.done} of {self._last * self.plan.steps}")
 
 
 def learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callable[[], bool]) -> Learned | Yielded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlplat.clock import Clock
@@ -12,22 +12,28 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.artifact import save
 from mlplat.model.model import Model
+from mlplat.train import samples
 from mlplat.train.progress import EpochMetrics, Progress
-from mlplat.train.recording import patiently
-from mlplat.train.run import Interrupted, Run
+from mlplat.train.recording import finite, patiently
+from mlplat.train.run import Fitted, Interrupted, Run
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
+
+FINAL_OF = "final_of"
+"""The tag of a run on all rows: the run whose model was judged for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """A registered model and how it came about; `metrics` are those of the best epoch on the rows held out."""
+    """A registered model and how it came about; `metrics` are those of the best epoch on the rows held out. Of a final one
+    they, and the `history`, are those of the version `evaluated`, which did not learn from these rows."""
 
     model: Model
     version: ModelVersion
     metrics: Mapping[str, float]
     history: tuple[EpochMetrics, ...]
     seconds: float
+    evaluated: ModelVersion | None = None
 
 
 def train(
@@ -40,6 +46,7 @@ def train(
     home: Path,
     clock: Clock,
     progress: Progress,
+    final: bool = False,
     code: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     began: Callable[[str], None] = lambda run_id: None,
@@ -47,9 +54,11 @@ def train(
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
     set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
-    `code` is a folder under git whose commit is recorded. `stop` is asked several times a second. `began` is told the
-    run's id as soon as there is one. Raises `InvalidInput` for data or settings that cannot be learnt from, before anything is
-    recorded or after the run is recorded as failed; `Conflict` if another process is doing the same.
+    `final` trains again, on all rows, for as many epochs as were best, and registers that too: it is the version that comes
+    back, and the promoter judges it by the one before. `code` is a folder under git whose commit is recorded. `stop` is
+    asked several times a second. `began` is told the run's id as soon as there is one. Raises `InvalidInput` for data or
+    settings that cannot be learnt from, before anything is recorded or after the run is recorded as failed; `Conflict` if
+    another process is doing the same.
     """
     run = Run(
         data=data,
@@ -66,11 +75,46 @@ def train(
     with run.fitted(stop) as fitted:
         if isinstance(fitted, Interrupted):
             return fitted
-        path = save(fitted.model, home / "models" / data.name, golden=fitted.golden)
-        known = {"digest": fitted.model.digest, "path": str(path), "run_id": fitted.run_id}
-        version = patiently(lambda: metadata.register(data.name, **known), clock, progress)
+        found = _registered(run, fitted)
+        if not final:
+            return found
+        # Within the first run, so that the same call goes on with the second one where that was killed.
+        again = replace(
+            run,
+            purpose={FINAL_OF: fitted.run_id},
+            parent=fitted.run_id,
+            epochs=fitted.best.epoch + 1,
+            began=lambda run_id: None,
+        )
+        progress.note(f"again on all {data.rows:,} rows, {again.epochs} epochs")
+        with again.fitted(stop) as refitted:
+            if isinstance(refitted, Interrupted):
+                return refitted
+            evaluated = {f"evaluated_{name}": value for name, value in found.metrics.items()}
+            patiently(lambda: metadata.log_metrics(refitted.run_id, finite(evaluated)), clock, progress)
+            last = _registered(again, refitted)
+        return replace(
+            last,
+            metrics=found.metrics,
+            evaluated=found.version,
+            history=found.history,
+            seconds=found.seconds + last.seconds,
+        )
+
+
+def _registered(run: Run, fitted: Fitted) -> TrainedModel:
+    name, model = run.data.name, fitted.model
+    path = save(
+        model,
+        run.home / "models" / name,
+        golden=samples.golden(model, fitted.shown),
+        reference=samples.reference(model, fitted.learnt, fitted.held_out),
+        requests=samples.requests(model.signature, fitted.shown),
+    )
+    known = {"digest": model.digest, "path": str(path), "run_id": fitted.run_id}
+    version = patiently(lambda: run.metadata.register(name, **known), run.clock, run.progress)
     return TrainedModel(
-        model=fitted.model,
+        model=model,
         version=version,
         metrics=dict(fitted.best.held_out),
         history=fitted.history,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mlplat.model.canonical import canonical
+from mlplat.model.estimator import Estimator
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.task import Task
 from mlplat.train.progress import EpochMetrics
@@ -38,7 +39,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What every worker gets. `folder` is the run's own, on a disk that all workers share; `cache` one of the node."""
+    """What every worker gets. `folder` is the run's own, on a disk that all workers share; `cache` one of the node. `epochs`:
+    that many, and the last one's weights, where no rows are held out to judge by."""
 
     source: Source
     science: Science
@@ -46,14 +48,16 @@ class Work:
     folder: Path
     cache: Path
     threads: int = 1
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """The weights of the best epoch, and all epochs. Of rank 0."""
+    """The weights of the best epoch, and all epochs. Of rank 0. A fitted `estimator` is all that its fit came to."""
 
     weights: Mapping[str, np.ndarray[Any, Any]]
     history: tuple[EpochMetrics, ...]
+    estimator: Estimator | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from mlplat.model.canonical import canonical
 from mlplat.model.task import BINARY, Task
 from mlplat.testing.learnable import learnable
 
-FILES = ("model.json", "weights.safetensors", "golden.json", "manifest.json")
+FILES = ("model.json", "weights.safetensors", "golden.json", "requests.json", "MLmodel", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_changed_weights_with_a_matching_manifest_are_found_by_the_models_digest
 def test_a_newer_format_is_refused(tmp_path: Path, model: Model, golden: Golden) -> None:
     path = save(model, tmp_path, golden=golden)
     manifest = json.loads((path / "manifest.json").read_bytes())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 4}))
     with pytest.raises(Refused, match="newer"):
         load(path)
 

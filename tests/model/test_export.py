@@ -60,7 +60,7 @@ def test_an_exported_model_answers_as_its_module(
     columns = rows_of(model.encoding, 40)
     numeric, codes = (torch.from_numpy(part) for part in model.encoding.encode(columns))
     with torch.inference_mode():
-        wanted = task.answers(module.eval()(numeric, codes).double().numpy())
+        wanted = task.answers(task.predictions(module.eval()(numeric, codes).double().numpy()))
     found = model.predict(columns)
     assert found.keys() == wanted.keys()
     for name in found.keys() - {"class"}:

@@ -270,7 +270,7 @@ def test_every_task_is_answered_logged_and_described_in_its_types(
     class Answering(FakeModel):
         def predict(self, columns: Any) -> dict[str, Any]:
             raw = [[-2.5]] if task.kind == "regression" else [[0.0, math.log(3.0)]]
-            return task.answers(np.array(raw * len(columns["distance"])))
+            return task.answers(task.predictions(np.array(raw * len(columns["distance"]))))
 
     rig.app.serve({"late": served(4, Answering(signature=replace(SIGNATURE, outputs=task.fields())))})
     answered = [prediction["outputs"] for prediction in rig.predict(ROW, ROW).json()["predictions"]]
