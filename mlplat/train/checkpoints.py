@@ -102,7 +102,9 @@ class Checkpoints:
             sync(self._folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        for old in [s for s in self.steps() if s < step][KEPT - 1 :]:
+        # Higher ones are older too: another number of workers made steps of fewer rows.
+        there = self.steps()
+        for old in [s for s in there if s > step] + [s for s in there if s < step][KEPT - 1 :]:
             shutil.rmtree(self._folder / _name(old), ignore_errors=True)
 
     def _link_best(self, unfinished: Path) -> dict[str, str]:
@@ -143,7 +145,10 @@ def _name(step: int) -> str:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> str:
-    safetensors.save_file(tensors, path)
+    try:
+        safetensors.save_file(tensors, path)
+    except SafetensorError as error:  # what it makes of a disk that is full
+        raise OSError(str(error)) from error
     sync(path)
     return _digest(path)
 
