@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -12,13 +11,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
 
 import mlplat
 from benchmarks._figures import Figures, Scene
+from benchmarks._processes import below
 from benchmarks._training.made import HELD_OUT_ROWS, training_set
 from benchmarks._training.steps import FLIGHTS, ROOT
 from mlplat.train import Recovery, TrainSettings
@@ -55,19 +54,10 @@ class Killing(Silent):
         self.resumed = self.resumed or [0]
 
     def step(self, done: int, loss: float) -> None:
-        if self._at and done >= self._at[-1] and (workers := _workers()):
+        if self._at and done >= self._at[-1] and (workers := below("RayTrainWorker")):
             while self._at and done >= self._at[-1]:
                 self._at.pop()
             self._rng.choice(workers).kill()
-
-
-def _workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def worker(scene: Scene) -> Figures:
