@@ -18,7 +18,7 @@ from mlplat.model import mlp
 from mlplat.notify import Event, InMemoryNotifier, Message, Notifier, Slack, Webhook
 from mlplat.platform import connect
 from mlplat.testing.learnable import learnable
-from mlplat.train.notices import deliver, listed, told
+from mlplat.train.notices import DEADLINE_S, deliver, listed, told
 from mlplat.train.progress import EpochMetrics, Silent
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
@@ -235,8 +235,6 @@ def test_a_notifier_that_never_ends_is_let_go() -> None:
 
 
 def test_two_tries_that_time_out_end_before_the_deadline() -> None:
-    from mlplat.train.notices import DEADLINE_S
-
     assert 2 * notify.TIMEOUT_S < DEADLINE_S
 
 
