@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,12 +45,8 @@ class Killing(Silent):
         self._at, self._rng = sorted(at, reverse=True), rng
         self.resumed: list[int] = []
 
-    def note(self, text: str) -> None:
-        if found := re.match(r"going on after step (\d+) of", text):
-            self.resumed.append(int(found[1]))
-
     def begin(self, plan: Plan) -> None:
-        self.resumed = self.resumed or [0]
+        self.resumed.append(plan.done)
 
     def step(self, done: int, loss: float) -> None:
         if self._at and done >= self._at[-1] and (workers := below("RayTrainWorker")):
