@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,7 @@ from typing import Literal
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks._form import Row, against_bound, against_peer
+from benchmarks._form import Row, against_bound, against_peer, arguments, report
 
 
 class PeerAbsent(Exception):
@@ -72,6 +73,14 @@ class Measure:
             at=self.at,
             right=not trouble,
         )
+
+
+def main(name: str, measures: Sequence[Measure]) -> None:
+    """Of `python -m benchmarks.NAME`."""
+    args = arguments(name, [measure.key for measure in measures])
+    rows, broken = measured([m for m in measures if args.only in (None, m.key)], quick=args.quick)
+    report(name, rows, args)
+    sys.exit(1 if broken else 0)
 
 
 def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from benchmarks._features import joins, large, online, pool, push
-from benchmarks._figures import Measure, measured
-from benchmarks._form import arguments, report
+from benchmarks._figures import Measure, main
 
 HAND = "polars by hand"
 READ = "p50 of reading 100 entities x 200 features into a matrix"
@@ -125,15 +122,7 @@ MEASURES = (
         run=large.backfill_killed,
     ),
 )
-KEYS = tuple(measure.key for measure in MEASURES)
-
-
-def main() -> None:
-    args = arguments("features", KEYS)
-    rows, broken = measured([m for m in MEASURES if args.only in (None, m.key)], quick=args.quick)
-    report("features", rows, args)
-    sys.exit(1 if broken else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main("features", MEASURES)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from benchmarks._figures import Measure, measured
-from benchmarks._form import arguments, report
+from benchmarks._figures import Measure, main
 from benchmarks._training import checkpoints, kills, load, start, steps
 
 MEASURES = (
@@ -92,15 +89,7 @@ MEASURES = (
         run=load.exported,
     ),
 )
-KEYS = tuple(measure.key for measure in MEASURES)
-
-
-def main() -> None:
-    args = arguments("training", KEYS)
-    rows, broken = measured([m for m in MEASURES if args.only in (None, m.key)], quick=args.quick)
-    report("training", rows, args)
-    sys.exit(1 if broken else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main("training", MEASURES)

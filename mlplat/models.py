@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -17,11 +17,10 @@ from mlplat.features.transform import POLARS_TYPES
 from mlplat.metadata.port import Goal, Metadata, ModelVersion
 from mlplat.model import artifact
 from mlplat.model.model import Model
-
-if TYPE_CHECKING:
-    from mlplat.train import TrainedModel
-    from mlplat.train.collect import Collected
-    from mlplat.train.history import GoldPeriod, Lineage
+from mlplat.train import TrainedModel, judged
+from mlplat.train.collect import Collected, collect
+from mlplat.train.history import GoldPeriod, Lineage, gold_history, leaderboard, lineage_of
+from mlplat.train.rows import encoded_labels
 
 
 class Models(ABC):
@@ -82,9 +81,6 @@ class Models(ABC):
     ) -> Mapping[str, float]:
         """The metrics of a model's task on labelled rows, and how many `rows` there are. `InvalidInput` for a label that is not
         of its task."""
-        from mlplat.train import judged
-        from mlplat.train.rows import encoded_labels
-
         task = self.load(model).task
         predicted = self.predict(model, labels, time=time)
         truth = encoded_labels(predicted.select(label).to_arrow(compat_level=pl.CompatLevel.oldest()), label, task)
@@ -95,14 +91,10 @@ class Models(ABC):
     def lineage(self, model: TrainedModel | ModelVersion | str) -> Lineage:
         """What a model was made of: data, features, code, settings, packages, machine, and what was decided about it. Print it,
         or take its `to_json()`. A name stands for its gold version, `name@3` for version 3."""
-        from mlplat.train.history import lineage_of
-
         return lineage_of(self.version(model), self.metadata)
 
     def gold_history(self, name: str) -> list[GoldPeriod]:
         """Which versions were gold, when and why, oldest first."""
-        from mlplat.train.history import gold_history
-
         return gold_history(name, self.metadata)
 
     def set_goal(
@@ -113,8 +105,6 @@ class Models(ABC):
 
     def leaderboard(self, name: str) -> pl.DataFrame:
         """The versions of a name with their metrics on the rows held out, best first by its goal."""
-        from mlplat.train.history import leaderboard
-
         if name not in self.metadata.names():
             raise unknown("model", name, self.metadata.names())
         return leaderboard(name, self.metadata)
@@ -123,8 +113,6 @@ class Models(ABC):
         """Remove what nothing refers to and nobody has touched for `older_than`: artifacts of no registered version, runs that
         nobody went on with, encoded rows, and training sets of which no model was made. `dry_run` only says what. What a
         version, an alias or a run in progress needs stays."""
-        from mlplat.train.collect import collect
-
         older_us = duration_us(older_than)
         return collect(
             self.home, self.metadata, self.features, now_us=self._clock.now_us(), older_us=older_us, dry_run=dry_run

@@ -30,18 +30,30 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
 from mlplat.model import artifact
 from mlplat.models import Models
-from mlplat.serve import state
+from mlplat.notify import Notifier
+from mlplat.serve import parity, state
+from mlplat.serve.endpoint import Endpoint, alive
 from mlplat.serve.log import read_log
+from mlplat.serve.parity import Parity
+from mlplat.train import (
+    Interrupted,
+    ModelPromoter,
+    Progress,
+    Promotion,
+    Science,
+    TrainedModel,
+    TrainSettings,
+    progress_for,
+    promote,
+    train,
+)
+from mlplat.train.measure import PromotionTest
+from mlplat.train.notices import listed, told
+from mlplat.train.reproduce import Record, Reproduced, reproduce
+from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
-    from mlplat.notify import Notifier
-    from mlplat.serve.endpoint import Endpoint
-    from mlplat.serve.parity import Parity
-    from mlplat.train import Interrupted, ModelPromoter, Progress, Promotion, Science, TrainedModel, TrainSettings
-    from mlplat.train.measure import PromotionTest
-    from mlplat.train.reproduce import Reproduced
-    from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
 
 DECISIONS_SHOWN = 10
 LISTEN_S = 0.5
@@ -170,9 +182,6 @@ class Platform(Models):
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
         Raises `Refused` for a demand that the cluster can never hold, `Conflict` while another process runs the same training.
         """
-        from mlplat.train import Science, TrainSettings, progress_for, train
-        from mlplat.train.notices import listed, told
-
         notifiers, shown = listed(notify), progress or progress_for(self._clock)
 
         def run(began: Callable[[str], None]) -> TrainedModel | Interrupted:
@@ -213,8 +222,6 @@ class Platform(Models):
         It becomes candidate, and gold if the name has no gold yet. `promoter` has the limits. `force=(who, why)` overrules the
         policy and is recorded.
         """
-        from mlplat.train import promote
-
         version = model if isinstance(model, ModelVersion) else model.version
         if to is not None and to != version.name:
             raise InvalidInput(
@@ -242,9 +249,6 @@ class Platform(Models):
     ) -> Reproduced:
         """Train a model again from its record, and compare the weights: the same on the same kind of machine. Nothing is
         registered. `science` is your own code, where it was made with some."""
-        from mlplat.train import progress_for
-        from mlplat.train.reproduce import Record, reproduce
-
         version, shown = self.version(model), progress or progress_for(self._clock)
         demand = Record.of(version, metadata=self.metadata, home=self.home).demand
         if not demand.in_process:
@@ -294,8 +298,6 @@ class Platform(Models):
         """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
         compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
         """
-        from mlplat.serve import parity
-
         table = self.predictions(name)
         log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
         parts = []
@@ -309,7 +311,6 @@ class Platform(Models):
     def status(self) -> dict[str, Any]:
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""
         from mlplat._ray.look import look
-        from mlplat.serve.endpoint import alive
 
         # A look makes no database, which takes seconds.
         recorded = self._settings.metadata is not None or self._database.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import psutil
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 import mlplat
 from benchmarks._features import by_hand, data, joins, memory
 from benchmarks._figures import Figures, Scene
+from benchmarks._processes import below
 from mlplat import features as F
 from mlplat.features import View
 from mlplat.model.signature import FeatureRef
@@ -159,9 +158,9 @@ def _backfilled(platform: mlplat.Platform, view: View) -> bool:
 
 def _kill_an_actor() -> bool:
     """The one that has worked most."""
-    actors = [p for p in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+    actors = below("MapWorker")
     if actors:
-        os.kill(max(actors, key=lambda p: p.cpu_times().user).pid, signal.SIGKILL)
+        max(actors, key=lambda p: p.cpu_times().user).kill()
     return bool(actors)
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
 
 import mlplat
 from benchmarks._figures import Figures, Scene
+from benchmarks._processes import below
 from benchmarks._training.made import HELD_OUT_ROWS, training_set
 from benchmarks._training.steps import FLIGHTS, ROOT
 from mlplat.train import Recovery, TrainSettings
@@ -47,27 +45,14 @@ class Killing(Silent):
         self._at, self._rng = sorted(at, reverse=True), rng
         self.resumed: list[int] = []
 
-    def note(self, text: str) -> None:
-        if found := re.match(r"going on after step (\d+) of", text):
-            self.resumed.append(int(found[1]))
-
     def begin(self, plan: Plan) -> None:
-        self.resumed = self.resumed or [0]
+        self.resumed.append(plan.done)
 
     def step(self, done: int, loss: float) -> None:
-        if self._at and done >= self._at[-1] and (workers := _workers()):
+        if self._at and done >= self._at[-1] and (workers := below("RayTrainWorker")):
             while self._at and done >= self._at[-1]:
                 self._at.pop()
             self._rng.choice(workers).kill()
-
-
-def _workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def worker(scene: Scene) -> Figures:

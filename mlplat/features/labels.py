@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,8 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from mlplat.disk import sync, write_atomically
 from mlplat.errors import BatchRefused, InvalidInput, Problem
-from mlplat.features.registry import write_atomically
 from mlplat.features.tables import locked
 from mlplat.features.training_set import TrainingSet
 from mlplat.features.validate import normal, to_frame
@@ -140,8 +139,7 @@ def write(folder: Path, joined: pl.DataFrame, roles: Roles, data_versions: Mappi
             partial = folder / f".new-{snapshot}"
             with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(partial)
             partial.replace(path)
     data = TrainingSet(
         name=roles.name,

@@ -12,11 +12,11 @@ import orjson
 import polars as pl
 
 from mlplat.decision import Act, Decision, Hold
+from mlplat.disk import write_atomically
 from mlplat.errors import BatchRefused, InvalidInput, Refused
 from mlplat.features.definitions import Source
 from mlplat.features.producer_check import ProducerCheck, ProducerFacts, compare
 from mlplat.features.read_data import to_frame
-from mlplat.features.registry import write_atomically
 from mlplat.features.statistics import Kept, newest_rows
 from mlplat.features.tables import ID, EventTable, locked
 from mlplat.features.validate import clean

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from mlplat.disk import write_atomically
 from mlplat.errors import Refused, unknown
 from mlplat.features.definitions import AnyView, Source, View, view_from_json
 from mlplat.features.tables import locked
@@ -27,16 +27,6 @@ class ViewVersion:
     version: str
     applied_at_us: int
     retired: bool = False
-
-
-def write_atomically(path: Path, raw: bytes) -> None:
-    """The file has its old content or all of the new, whatever happens; and the new survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
 
 
 class Registry:

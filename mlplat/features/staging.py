@@ -126,7 +126,9 @@ class Staged:
 class Stage:
     """Checks the pieces of a batch one by one into a `Staged`."""
 
-    def __init__(self, source: Source, schema: Mapping[str, pl.DataType] | None, *, add_columns: bool, set_aside: bool):
+    def __init__(
+        self, source: Source, schema: Mapping[str, pl.DataType] | None, *, add_columns: bool, set_aside: bool
+    ) -> None:
         self._source = source
         self._schema = schema
         self._add = add_columns

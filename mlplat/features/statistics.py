@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from mlplat.features.registry import write_atomically
+from mlplat.disk import write_atomically
 from mlplat.features.spans import DAY_US, Span, with_days
 from mlplat.features.tables import BATCH, EventTable, locked
 from mlplat.stats import ColumnSketch, TableSketch

@@ -53,7 +53,7 @@ class Demand:
     def _of(
         cls, said: Any, least: int, most: int, resources: Mapping[str, float], labels: Mapping[str, str] | None = None
     ) -> Demand:
-        if least > most or (least == 0 and (most > 0 or resources != {"CPU": 1.0})):
+        if not 0 <= least <= most or (least == 0 and (most > 0 or resources != {"CPU": 1.0})):
             raise InvalidInput(
                 f"compute={said!r} asks for no worker, or for fewer than it begins with. Write {_EXAMPLES}."
             )

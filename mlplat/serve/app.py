@@ -37,7 +37,9 @@ class App:
     shutdown.
     """
 
-    def __init__(self, answerer: Answerer, served: Mapping[str, Served], *, on_stop: Callable[[], None] = lambda: None):
+    def __init__(
+        self, answerer: Answerer, served: Mapping[str, Served], *, on_stop: Callable[[], None] = lambda: None
+    ) -> None:
         self._answerer = answerer
         self._on_stop = on_stop
         self._pages = {

@@ -23,6 +23,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 
+from mlplat.disk import sync
+
 Tensors = Mapping[str, torch.Tensor]
 
 KEPT = 2
@@ -92,15 +94,17 @@ class Checkpoints:
                 files[_BEST] = _save(dict(best), unfinished / _BEST)
             elif best is None:
                 files |= self._link_best(unfinished)
-            described = json.dumps({"state": state, "files": files}).encode()
-            _written(unfinished / _JSON, described)
+            (unfinished / _JSON).write_text(json.dumps({"state": state, "files": files}))
+            sync(unfinished / _JSON)
             target = self._folder / _name(step)
             shutil.rmtree(target, ignore_errors=True)  # of a run by the same name that was not whole
             unfinished.rename(target)
-            _sync(self._folder)
+            sync(self._folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        for old in [s for s in self.steps() if s < step][KEPT - 1 :]:
+        # Higher ones are older too: another number of workers made steps of fewer rows.
+        there = self.steps()
+        for old in [s for s in there if s > step] + [s for s in there if s < step][KEPT - 1 :]:
             shutil.rmtree(self._folder / _name(old), ignore_errors=True)
 
     def _link_best(self, unfinished: Path) -> dict[str, str]:
@@ -141,27 +145,14 @@ def _name(step: int) -> str:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> str:
-    safetensors.save_file(tensors, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    try:
+        safetensors.save_file(tensors, path)
+    except SafetensorError as error:  # what it makes of a disk that is full
+        raise OSError(str(error)) from error
+    sync(path)
     return _digest(path)
-
-
-def _written(path: Path, raw: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -60,7 +60,7 @@ def collect(
         for item in found:
             shutil.rmtree(item.path)
     for data in sets:
-        item = _of_set(data)
+        item = _garbage("training set", data.path)
         found += [item] if _free(data, features, dry_run=dry_run) else []
     return Collected(items=tuple(found), dry_run=dry_run)
 
@@ -81,7 +81,7 @@ def _artifacts(home: Path, metadata: Metadata) -> Iterator[Path]:
     known = set(metadata.names())
     for named in _folders(home / "models"):
         digests = {version.digest for version in metadata.versions(named.name)} if named.name in known else set()
-        yield from (path for path in named.iterdir() if path.name not in digests)
+        yield from (path for path in _folders(named) if path.name not in digests)
 
 
 def _snapshots(run: Path, metadata: Metadata) -> set[str]:
@@ -112,8 +112,5 @@ def _touched_s(path: Path) -> float:
 
 
 def _garbage(kind: str, path: Path) -> Garbage:
-    return Garbage(kind=kind, path=path, size_bytes=sum(p.stat().st_size for p in path.rglob("*") if p.is_file()))
-
-
-def _of_set(data: TrainingSet) -> Garbage:
-    return Garbage(kind="training set", path=data.path, size_bytes=data.path.stat().st_size)
+    files = (p for p in (path, *path.rglob("*")) if p.is_file())
+    return Garbage(kind=kind, path=path, size_bytes=sum(p.stat().st_size for p in files))

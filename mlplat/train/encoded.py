@@ -2,13 +2,16 @@
 for the next run on the same rows. Imports torch.
 
 A folder for each set of rows, named by what it was made of; numbers are float32, codes int32. It is written under another
-name, by all workers of the node together, and is whole once it has its own.
+name, by all workers of the node together, and is whole once it has its own. What a kill cut off stays until `collect`.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,15 +63,14 @@ def open_rows(source: Source, cache: Path, gang: Gang) -> tuple[Rows, Rows]:
     folder = cache / source.key
     absent = torch.tensor([float(not folder.exists())])
     if any(bool(one.item()) for one in gang.gather(absent)):
-        unfinished = cache / f".unfinished-{source.key}-{gang.rank - gang.local_rank}"
+        mark = int(gang.share([float(secrets.randbits(48))])[0])  # another run may encode the same rows meanwhile
+        unfinished = cache / f".unfinished-{source.key}-{mark:x}-{gang.rank - gang.local_rank}"
         _encode(source, unfinished, gang)
-        if gang.local_rank == 0 and not folder.exists():
-            unfinished.rename(folder)
-        gang.gather(absent)
         if gang.local_rank == 0:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _place(unfinished, folder)
             _prune(cache)
-    folder.touch()
+        gang.gather(absent)  # the rows are there
+    os.utime(folder)
     learn, held_out = (_mapped(folder, part) for part in PARTS)
     return learn, held_out
 
@@ -90,7 +92,7 @@ def _encode(source: Source, folder: Path, gang: Gang) -> None:
         late = held_out[start : start + chunk.num_rows]
         for part, rows in zip(PARTS, (np.flatnonzero(~late), np.flatnonzero(late)), strict=True):
             if number % gang.local_size == gang.local_rank and len(rows):
-                _fill(arrays[part], written[part], source, pa.table([*chunk.columns], schema=chunk.schema), rows)
+                _fill(arrays[part], written[part], source, pa.Table.from_batches([chunk]), rows)
             written[part] += len(rows)
         start += chunk.num_rows
     for part in PARTS:
@@ -128,8 +130,19 @@ def _mapped(folder: Path, part: str) -> Rows:
     return Rows(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
+def _place(unfinished: Path, folder: Path) -> None:
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another run was faster, or another node that has the same disk
+            raise
+        shutil.rmtree(unfinished)
+
+
 def _prune(cache: Path) -> None:
-    """Another run may read what is removed here: its maps stay."""
+    """Another run may read what is removed here: its maps stay. Or it removes the same."""
     found = [path for path in cache.iterdir() if not path.name.startswith(".")]
-    for old in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        for old in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+            gone = old.rename(cache / f".gone-{old.name}-{secrets.token_hex(6)}")  # so that no half of it is found
+            shutil.rmtree(gone, ignore_errors=True)

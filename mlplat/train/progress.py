@@ -43,8 +43,8 @@ class Plan:
 
 
 class Progress(Protocol):
-    """Called by one thread, in order: notes at any time, `begin` once, then steps and epochs, `end` once, however
-    the run ended. Must return quickly."""
+    """Called by one thread, in order: notes at any time, `begin` and then steps and epochs, from `begin` again
+    where lost workers were replaced, `end` once, however the run ended. Must return quickly."""
 
     def note(self, text: str) -> None:
         """Something worth a line, such as what the run waits for."""
@@ -132,6 +132,8 @@ class Terminal:
         self._bar.console.print(text, highlight=False, markup=False)
 
     def begin(self, plan: Plan) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
         self._plan = plan
         self._task = self._bar.add_task("", total=plan.total, completed=plan.done, said="", rate="")
         self._bar.start()

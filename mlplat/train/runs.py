@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlplat.disk import write_atomically
 from mlplat.errors import Conflict
-from mlplat.features.registry import write_atomically
 
 _RUN, _EPOCHS, LOCK = "run.json", "epochs", "lock"
 

@@ -9,7 +9,7 @@ import pytest
 from mlplat import features as F
 from mlplat.errors import NotFound, Refused
 from mlplat.features.definitions import View
-from mlplat.features.registry import Registry, write_atomically
+from mlplat.features.registry import Registry
 
 sales = F.source("sales", key="shop", time="at")
 
@@ -59,11 +59,3 @@ def test_its_stamp_changes_with_every_version_and_only_then(tmp_path: Path) -> N
         registry.put_view(view("sold", window), now_us=2)
         assert registry.stamp() == stamps[-1]
     assert len(set(stamps)) == 4
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a", b"old")
-    (tmp_path / "b").mkdir()
-    with pytest.raises(OSError, match="b"):
-        write_atomically(tmp_path / "b", b"new")
-    assert (tmp_path / "a").read_bytes() == b"old"

@@ -37,7 +37,8 @@ def test_every_documented_form_parses(compute: Any, least: int, count: int, reso
 @pytest.mark.parametrize(
     "compute",
     ["", "2", "cpu:", "cpu:-1", "cpu:two", "tpu:1", "cpu:1.5", "gpu:0", "cpu:2,gpu:1", "cpu:²", "cpu:4-2", "cpu:0-2", None, 2,
-     {"workers": "2"}, {"workers": 0, "GPU": 1}, {"FPGA": 0}, {"FPGA": "1"}, {"labels": {"site": 1}}, {"workers": True}],
+     {"workers": "2"}, {"workers": 0, "GPU": 1}, {"FPGA": 0}, {"FPGA": "1"}, {"labels": {"site": 1}}, {"workers": True},
+     {"workers": -1}, {"workers": (-1, 2)}],
 )  # fmt: skip
 def test_bad_syntax_is_answered_with_examples(compute: object) -> None:
     with pytest.raises(InvalidInput, match='"cpu:2"'):

@@ -3,7 +3,6 @@ nothing left behind."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch import nn
 
+from benchmarks._processes import below
 from mlplat.clock import SystemClock
 from mlplat.errors import InvalidInput, Unavailable, UserCodeError
 from mlplat.features.training_set import TrainingSet
@@ -31,7 +30,7 @@ from mlplat.train.run import Interrupted
 from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
 from mlplat.train.trainer import TrainedModel, train
-from tests.train.support import work
+from tests.train.support import Listening, work
 
 pytestmark = [
     pytest.mark.ray,
@@ -42,22 +41,6 @@ pytestmark = [
 SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
 LONG = replace(SETTINGS, epochs=20, patience=20, recovery=Recovery(steps=40))
 FREE_S = 60.0
-
-
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.plans: list[Plan] = []
-        self.epochs: list[EpochMetrics] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def begin(self, plan: Plan) -> None:
-        self.plans.append(plan)
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self.epochs.append(metrics)
 
 
 class Killing(Listening):
@@ -78,18 +61,9 @@ class Killing(Listening):
     def _kill(self) -> None:
         resumed = sum(note.startswith("going on") for note in self.notes)
         again = self._killed < self._times and self._killed == resumed  # those of the last kill are replaced
-        if again and len(self.epochs) >= self._after and (workers := living_workers()):
+        if again and len(self.epochs) >= self._after and (workers := below("RayTrainWorker")):
             self._killed += 1
             workers[-1].kill()
-
-
-def living_workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 class Interrupting(Silent):

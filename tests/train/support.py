@@ -1,4 +1,4 @@
-"""Work on a made training set, without a home."""
+"""Work on a made training set, without a home, and who listens to it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,48 @@ from typing import Any
 from mlplat.model import InputEncoding, mlp
 from mlplat.testing.learnable import learnable
 from mlplat.train.gang import Alone
+from mlplat.train.progress import EpochMetrics, Plan, Silent
 from mlplat.train.rows import cut_before_end, task_of, times_of
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 from mlplat.train.work import Source, Work
 
 HELD_OUT_S = 48 * 86_400
+
+
+class Listening(Silent):
+    """Keeps what it is told, in order: of a step, how many are done."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def begin(self, plan: Plan) -> None:
+        self.told.append(plan)
+
+    def step(self, done: int, loss: float) -> None:
+        self.told.append(done)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        self.told.append(metrics)
+
+    @property
+    def notes(self) -> list[str]:
+        return [told for told in self.told if isinstance(told, str)]
+
+    @property
+    def plans(self) -> list[Plan]:
+        return [told for told in self.told if isinstance(told, Plan)]
+
+    @property
+    def steps(self) -> list[int]:
+        return [told for told in self.told if isinstance(told, int)]
+
+    @property
+    def epochs(self) -> list[EpochMetrics]:
+        return [told for told in self.told if isinstance(told, EpochMetrics)]
 
 
 class OneOf(Alone):

@@ -77,6 +77,14 @@ def test_two_are_kept(tmp_path: Path) -> None:
     assert checkpoints.read(30).best["a"].tolist() == [0.0, 0.0]
 
 
+def test_one_of_a_lower_step_is_newer_where_steps_have_become_longer(tmp_path: Path) -> None:
+    checkpoints = filled(tmp_path)
+    write(checkpoints, 15, {}, best={"a": torch.ones(2)})
+    write(checkpoints, 16, {})
+    assert checkpoints.recover() == (16, [])
+    assert checkpoints.read(16).best["a"].tolist() == [1.0, 1.0]
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = filled(tmp_path)
 

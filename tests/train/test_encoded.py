@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,10 @@ class Threads(OneOf):
         super().__init__(rank, barrier.parties)
         self.local_rank, self.local_size = rank, barrier.parties
         self._barrier, self._shared = barrier, shared
+
+    def share(self, numbers: Sequence[float]) -> list[float]:
+        found: list[float] = self.gather(torch.tensor(numbers, dtype=torch.float64))[0].tolist()
+        return found
 
     def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
         self._shared[self.rank] = rows
@@ -70,13 +75,27 @@ def test_they_are_not_encoded_again_and_a_batch_has_its_types(tmp_path: Path, mo
     assert torch.equal(batch.numeric, rows.numeric[[3, 1]])
 
 
-def test_what_was_cut_off_is_begun_again(tmp_path: Path) -> None:
-    source = work(tmp_path, made={"rows": 500}).source
-    unfinished = tmp_path / "cache" / f".unfinished-{source.key}-0"
-    unfinished.mkdir(parents=True)
-    (unfinished / "learn").touch()
-    rows, held_out = open_rows(source, tmp_path / "cache", Alone())
-    assert len(rows) + len(held_out) == 500
+class Overtaken(Alone):
+    """While it encodes, at this one of its meetings, another run does the same from beginning to end."""
+
+    def __init__(self, at: int, source: Source, cache: Path) -> None:
+        self._at, self._source, self._cache = at, source, cache
+
+    def gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        self._at -= 1
+        if self._at == 0:
+            open_rows(self._source, self._cache, Alone())
+        return super().gather(rows)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_two_runs_that_encode_the_same_rows_do_not_meet(tmp_path: Path, at: int) -> None:
+    source, cache = work(tmp_path, made={"rows": 500}).source, tmp_path / "cache"
+    found, _ = open_rows(source, cache, Overtaken(at, source, cache))
+    expected, _ = open_rows(source, tmp_path / "calm", Alone())
+    assert torch.equal(found.numeric, expected.numeric)
+    assert torch.equal(found.labels, expected.labels)
+    assert [path.name for path in cache.iterdir()] == [source.key]
 
 
 def test_only_the_rows_used_last_stay(tmp_path: Path) -> None:

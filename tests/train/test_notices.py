@@ -18,22 +18,15 @@ from mlplat.model import mlp
 from mlplat.notify import Event, InMemoryNotifier, Message, Notifier, Slack, Webhook
 from mlplat.platform import connect
 from mlplat.testing.learnable import learnable
-from mlplat.train.notices import deliver, listed, told
+from mlplat.train.notices import DEADLINE_S, deliver, listed, told
 from mlplat.train.progress import EpochMetrics, Silent
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 from mlplat.train.trainer import Interrupted, TrainedModel, train
 from tests.notify_servers import hook
+from tests.train.support import Listening
 
 MESSAGE = Message(subject="s", text="t", event="failed", name="late")
-
-
-class Noting(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 class Breaking(Silent):
@@ -198,7 +191,7 @@ def test_a_metric_that_is_undefined_is_none(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_busy_server_is_tried_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    progress = Noting()
+    progress = Listening()
     with hook(503, 200) as server:
         deliver(MESSAGE, [Webhook(server.url)], progress)
     assert len(server.bodies) == 2
@@ -216,7 +209,7 @@ def test_a_busy_server_is_tried_a_second_time(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_does_not_arrive_is_noted_and_no_error(errors: list[BaseException], tries: int, says: str | None) -> None:
-    progress, notifier, memory = Noting(), Raising(*errors), InMemoryNotifier()
+    progress, notifier, memory = Listening(), Raising(*errors), InMemoryNotifier()
     deliver(MESSAGE, [notifier, memory], progress)
     assert notifier.tries == tries
     assert progress.notes == ([] if says is None else [f"Raising was not notified: {says}"])
@@ -225,7 +218,7 @@ def test_what_does_not_arrive_is_noted_and_no_error(errors: list[BaseException],
 
 def test_a_run_ends_as_it_does_when_nobody_can_be_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    progress = Noting()
+    progress = Listening()
     with hook(404) as server:
         assert isinstance(run(tmp_path, InMemoryMetadata(), Slack(server.url), progress=progress), TrainedModel)
         with pytest.raises(InvalidInput, match="diverged"):
@@ -234,7 +227,7 @@ def test_a_run_ends_as_it_does_when_nobody_can_be_notified(tmp_path: Path, monke
 
 
 def test_a_notifier_that_never_ends_is_let_go() -> None:
-    progress, stuck, memory = Noting(), Stuck(), InMemoryNotifier()
+    progress, stuck, memory = Listening(), Stuck(), InMemoryNotifier()
     deliver(MESSAGE, [stuck, memory], progress, within_s=0.05)
     assert progress.notes == ["Stuck was not notified: it took more than 0.05 s"]
     assert memory.messages == [MESSAGE]
@@ -242,8 +235,6 @@ def test_a_notifier_that_never_ends_is_let_go() -> None:
 
 
 def test_two_tries_that_time_out_end_before_the_deadline() -> None:
-    from mlplat.train.notices import DEADLINE_S
-
     assert 2 * notify.TIMEOUT_S < DEADLINE_S
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,6 @@ def test_a_text_that_names_its_row_tells_nothing() -> None:
 
 
 def test_latency_is_by_the_clock() -> None:
-    from datetime import UTC, datetime, timedelta
-
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
 
     def slow(columns: Mapping[str, list[Any]]) -> list[float]:

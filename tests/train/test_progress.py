@@ -69,6 +69,17 @@ def test_a_terminal_gets_a_bar_and_lines_that_stay() -> None:
     assert "steps" in stream.getvalue()
 
 
+def test_a_run_that_begins_again_on_new_workers_has_one_bar() -> None:
+    stream = io.StringIO()
+    progress = Terminal(Console(file=stream, force_terminal=True, width=200))
+    progress.begin(PLAN)
+    progress.begin(replace(PLAN, done=7))
+    stream.truncate(0)
+    progress.end()
+    assert stream.getvalue().count("steps") == 1
+    assert "7/20 steps" in stream.getvalue()
+
+
 def test_a_file_gets_lines_and_nobody_gets_nothing() -> None:
     stream = io.StringIO()
     progress = progress_for(SystemClock(), stream)

@@ -9,26 +9,10 @@ import pytest
 from mlplat.clock import SystemClock
 from mlplat.train.progress import EpochMetrics, Plan, Silent
 from mlplat.train.relay import Follower, ToFile
+from tests.train.support import Listening
 
 PLAN = Plan(epochs=2, steps=10, rows_per_step=100)
 EPOCH = EpochMetrics(epoch=0, train_loss=0.6, held_out={"log_loss": 0.5, "auc": 0.75}, seconds=1.0, best=True)
-
-
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.told: list[object] = []
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
-
-    def begin(self, plan: Plan) -> None:
-        self.told.append(plan)
-
-    def step(self, done: int, loss: float) -> None:
-        self.told.append(done)
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self.told.append(metrics)
 
 
 def test_what_was_written_is_told_and_steps_are_thinned(tmp_path: Path) -> None:

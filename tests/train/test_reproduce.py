@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
+import torch
 from torch import nn
 
 from mlplat.clock import SystemClock
@@ -29,8 +31,6 @@ CLOCK = SystemClock()
 
 def stored(home: Path) -> TrainingSet:
     """A training set as a home has it."""
-    import orjson
-
     data = learnable(home / "training_sets" / "late")
     path = data.path.rename(data.path.with_name(f"{data.snapshot}.arrow"))
     found = replace(data, path=path)
@@ -88,11 +88,11 @@ def test_weights_that_differ_are_measured_and_what_changed_since_is_said(
     assert "pyarrow" in said
 
 
-def bce(raw, labels):  # type: ignore[no-untyped-def]
+def bce(raw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.binary_cross_entropy_with_logits(raw[:, 0], labels)
 
 
-def other(raw, labels):  # type: ignore[no-untyped-def]
+def other(raw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return bce(raw, labels) * 2
 
 

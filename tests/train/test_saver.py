@@ -78,3 +78,12 @@ def test_what_cannot_be_written_is_said_once_and_the_next_is_whole(
     saver.save(2, {"a": torch.zeros(1)}, best)
     saver.close()
     assert gated.read(2).best["a"].tolist() == [0.0, 0.0]
+
+
+def test_what_the_library_cannot_write_is_no_error_either(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = Saver(gated, SystemClock(), committed=0)
+    gated.may.set()
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: "/dev/null")
+    saver.save(1, {"a": torch.zeros(1)}, {})
+    saver.close()
+    assert "Not a directory" in saver.failures()[0]

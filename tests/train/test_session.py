@@ -20,29 +20,12 @@ from mlplat.model import mlp
 from mlplat.model.shape import Shape
 from mlplat.train import judge
 from mlplat.train.gang import Alone
-from mlplat.train.progress import EpochMetrics, Plan, Progress, Silent
+from mlplat.train.progress import Plan, Progress, Silent
 from mlplat.train.science import Science
 from mlplat.train.session import Session, learn
 from mlplat.train.settings import Recovery
 from mlplat.train.work import Learned, Work, Yielded
-from tests.train.support import OneOf, work
-
-
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.told: list[object] = []
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
-
-    def begin(self, plan: Plan) -> None:
-        self.told.append(plan)
-
-    def step(self, done: int, loss: float) -> None:
-        self.told.append(done)
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self.told.append(metrics)
+from tests.train.support import Listening, OneOf, work
 
 
 class Tiny(nn.Module):  # type: ignore[misc]
@@ -118,7 +101,7 @@ def test_a_run_that_ended_is_not_repeated(tmp_path: Path) -> None:
     assert isinstance(first, Learned)
     assert isinstance(again, Learned)
     assert same(first, again)
-    assert not any(isinstance(told, int) for told in listening.told)
+    assert listening.steps == []
 
 
 def test_a_broken_checkpoint_is_skipped_and_the_run_is_still_the_same(tmp_path: Path) -> None:
@@ -146,7 +129,7 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkey
 
     monkeypatch.setattr("mlplat.train.checkpoints._save", full)
     assert same(undisturbed, whole(one, progress=listening))
-    said = [text for text in listening.told if isinstance(text, str)]
+    said = listening.notes
     assert "could not be written ([Errno 28] No space left on device); training goes on" in said[0]
     assert not list((one.folder / "checkpoints").glob("[0-9]*"))
 
@@ -192,10 +175,10 @@ def test_progress_comes_in_order(tmp_path: Path) -> None:
     run(work(tmp_path), progress=listening)
     plan = listening.told[0]
     assert isinstance(plan, Plan)
-    steps = [told for told in listening.told if isinstance(told, int)]
+    steps = listening.steps
     assert steps == sorted(steps)
     assert steps[-1] == plan.total
-    assert [told.epoch for told in listening.told if isinstance(told, EpochMetrics)] == [0, 1, 2]
+    assert [told.epoch for told in listening.epochs] == [0, 1, 2]
 
 
 def test_the_users_own_loss_metric_optimiser_and_loop_are_used(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from mlplat.train.run import Interrupted
 from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
 from mlplat.train.trainer import TrainedModel, train
+from tests.train.support import Listening
 
 HERE = Demand.parse("cpu:0")
 SETTINGS = TrainSettings(batch_size=128, epochs=2, learning_rate=1e-2, holdout_s=48 * 86_400)
@@ -202,17 +203,12 @@ def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
 ) -> None:
     """Workers may do a few more when their driver is dead."""
     metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
-    settings, told, asked = replace(SETTINGS, epochs=4), list[int](), iter(range(1_000))
-
-    class Listening(Silent):
-        def epoch(self, metrics: EpochMetrics) -> None:
-            told.append(metrics.epoch)
-
+    settings, listening, asked = replace(SETTINGS, epochs=4), Listening(), iter(range(1_000))
     with monkeypatch.context() as patched:
         patched.setattr("mlplat.train.run.Recording.epoch", lambda self, metrics: None)
         assert isinstance(run(data, tmp_path, metadata, settings=settings, stop=lambda: next(asked) == 2), Interrupted)
-    run(data, tmp_path, metadata, settings=settings, progress=Listening())
-    assert sorted(told) == [0, 1, 2, 3]
+    run(data, tmp_path, metadata, settings=settings, progress=listening)
+    assert sorted(metrics.epoch for metrics in listening.epochs) == [0, 1, 2, 3]
 
 
 class Away(InMemoryMetadata):
@@ -244,18 +240,13 @@ def test_a_metadata_store_that_is_away_for_a_while_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlplat.train.recording.PAUSE_S", 0.0)
-    notes: list[str] = []
-
-    class Listening(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
+    listening = Listening()
     metadata = Away(1, 2, 3, 4, 8, 9, 11)  # both epochs, and then again at the end, the version, the end of the run
-    trained = run(learnable(tmp_path / "data"), tmp_path, metadata, progress=Listening())
+    trained = run(learnable(tmp_path / "data"), tmp_path, metadata, progress=listening)
     assert metadata.run(trained.version.run_id)["status"] == "FINISHED"
     assert metadata.run(trained.version.run_id)["metrics"]["auc"] == pytest.approx(trained.history[-1].held_out["auc"])
-    assert notes[0] == "epoch 1 will be recorded later: The metadata database did not answer."
-    assert sum(note.startswith("waiting for the metadata store, 180 s at most") for note in notes) >= 2
+    assert listening.notes[0] == "epoch 1 will be recorded later: The metadata database did not answer."
+    assert sum(note.startswith("waiting for the metadata store, 180 s at most") for note in listening.notes) >= 2
 
 
 def test_a_store_that_stays_away_ends_the_run_and_the_same_call_goes_on(
@@ -369,15 +360,9 @@ def test_a_driver_that_is_killed_loses_no_epoch(tmp_path: Path) -> None:
         told = [driver.stdout.readline() for _ in range(2)]
         driver.kill()
     assert told == ["epoch 0\n", "epoch 1\n"]
-    epochs: list[int] = []
-
-    class Listening(Silent):
-        def epoch(self, metrics: EpochMetrics) -> None:
-            epochs.append(metrics.epoch)
-
-    data = learnable(tmp_path / "data")
-    trained = run(data, tmp_path, InMemoryMetadata(), settings=settings, progress=Listening())
-    assert epochs == [2, 3]
+    data, listening = learnable(tmp_path / "data"), Listening()
+    trained = run(data, tmp_path, InMemoryMetadata(), settings=settings, progress=listening)
+    assert [metrics.epoch for metrics in listening.epochs] == [2, 3]
     assert trained.model.digest == run(data, tmp_path / "calm", InMemoryMetadata(), settings=settings).model.digest
 
 
