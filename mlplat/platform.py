@@ -27,6 +27,7 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
+from mlplat.metadata.postgres import driver_url
 from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
 from mlplat.model import artifact
 from mlplat.models import Models
@@ -123,7 +124,7 @@ class Platform(Models):
     def metadata_url(self) -> str:
         """What `mlflow ui --backend-store-uri` takes. It may hold a password: do not print that of a server."""
         url = self._settings.metadata
-        return f"sqlite:///{self._database}" if url is None else url.get_secret_value()
+        return f"sqlite:///{self._database}" if url is None else driver_url(url.get_secret_value())
 
     @property
     def _database(self) -> Path:
