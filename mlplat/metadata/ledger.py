@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mlplat.decision import Act, Decision, Hold
 from mlplat.metadata.port import Goal, LedgerEntry
-from mlplat.metadata.rules import plain
+from mlplat.metadata.rules import holdable, plain
 
 BUSY_TIMEOUT_S = 30
 
@@ -84,7 +84,7 @@ class Ledger:
             return [_entry(row) for row in connection.execute(query)]
 
     def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
-        rows = [{"run_id": run_id, "name": name, "text": text} for name, text in texts.items()]
+        rows = [{"run_id": run_id, "name": name, "text": holdable(text)} for name, text in texts.items()]
         if rows:
             with self.engine.begin() as connection:
                 connection.execute(sa.insert(_TEXTS), rows)
