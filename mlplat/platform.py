@@ -27,8 +27,8 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.postgres import driver_url
 from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.postgres import driver_url
 from mlplat.model import artifact
 from mlplat.models import Models
 from mlplat.serve import state

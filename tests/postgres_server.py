@@ -45,8 +45,9 @@ class PostgresServer:
             shutil.chown(folder, "nobody")
         password = folder / "password"
         password.write_text(PASSWORD)
-        options = ["-D", "data", "-U", USER, "--pwfile=password", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
-        subprocess.run([program("initdb"), *options, "--no-sync"], cwd=folder, check=True, stdout=subprocess.DEVNULL, **self._user)
+        options = f"-D data -U {USER} --pwfile=password --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync"
+        made = [program("initdb"), *options.split()]
+        subprocess.run(made, cwd=folder, check=True, stdout=subprocess.DEVNULL, **self._user)
         self.start()
 
     def url(self, database: str = "postgres", *, password: str = PASSWORD) -> str:
@@ -65,7 +66,6 @@ class PostgresServer:
             cwd=self._folder,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,
             **self._user,
         )
         assert self.process.stderr is not None
@@ -77,20 +77,22 @@ class PostgresServer:
         raise AssertionError(f"postgres ended: {''.join(seen)}")
 
     def stop(self) -> None:
-        """It tells its clients, and ends."""
-        self.process.send_signal(signal.SIGINT)
+        """It ends at once, as after a failure, and leaves nothing in the memory of the system."""
+        self.process.send_signal(signal.SIGQUIT)
         self.process.communicate()
 
     def kill(self) -> None:
-        """With all its processes, at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()  # until the last of them has closed it: only then may another take over the folder
+        """`kill -9`. What it leaves in the memory of the system goes with the next `start`."""
+        self.process.kill()
+        self.process.communicate()  # its children end when they miss it, and only then may another take over the folder
 
 
 def program(name: str) -> str:
     """Debian keeps them out of the PATH."""
     found = [Path(path) for path in [shutil.which(name)] if path]
-    found += sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]), reverse=True)
+    found += sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]), reverse=True
+    )
     return str(found[0]) if found else ""
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -109,6 +110,20 @@ def test_two_machines_make_and_share_one_new_database_in_silence(
         assert store.goal("late") == Goal(metric="auc", direction="max")
 
 
+def test_what_one_at_a_time_must_do_is_guarded_by_the_database(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    url = postgres_server.create(uuid4().hex)
+    with opened(url, tmp_path / "ann") as ann, opened(url, tmp_path / "bob") as bob, ThreadPoolExecutor(8) as pool:
+        calls: list[Callable[[MlflowMetadata, str], object]] = [
+            lambda store, name: store.set_goal(name, Goal(metric="auc", direction="max")),
+            lambda store, name: store.start_run(name, params={}, tags={}),
+            lambda store, name: store.register(name, digest="d", path="/m", run_id="r"),
+            lambda store, name: store.set_alias(name, "gold", 1),
+        ]
+        for call in calls:  # eight at once do the same
+            list(pool.map(lambda i, call=call: call((ann, bob)[i % 2], f"late{i // 8}"), range(40)))
+        assert [len(ann.versions(f"late{turn}")) for turn in range(5)] == [1] * 5
+
+
 @pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill])
 def test_a_server_that_was_away_is_unavailable_and_then_the_same_store_goes_on(
     mine: PostgresServer, end: Callable[[PostgresServer], None], tmp_path: Path
@@ -143,6 +158,7 @@ def test_a_server_that_does_not_say_a_word_is_unavailable(mine: PostgresServer, 
         assert "timeout" in refusal(lambda: MlflowMetadata(mine.url() + "?connect_timeout=2", tmp_path))
     finally:
         mine.kill()
+        mine.start()
 
 
 def test_what_the_server_refuses_is_said_in_its_words(postgres_server: PostgresServer, tmp_path: Path) -> None:
@@ -163,7 +179,9 @@ def test_what_the_server_refuses_is_said_in_its_words(postgres_server: PostgresS
     ],
 )
 def test_a_url_that_would_be_misread_is_refused_and_not_shown(url: str, tmp_path: Path) -> None:
-    assert refusal(lambda: MlflowMetadata(url, tmp_path)).startswith("InvalidInput: metadata: the URL must be postgresql:")
+    assert refusal(lambda: MlflowMetadata(url, tmp_path)).startswith(
+        "InvalidInput: metadata: the URL must be postgresql:"
+    )
 
 
 def test_the_url_keeps_what_it_says_and_is_made_once() -> None:
