@@ -27,6 +27,9 @@ CREDENTIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 ONLINE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 """A Redis or a Redis Cluster; with TLS where there are two s."""
 
+METADATA_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
+"""The last as MLflow and SQLAlchemy know it."""
+
 
 class Settings(BaseSettings):
     """Names storage, Ray, the online store and metadata. Arguments win over `MLPLAT_*` variables, these over the defaults.
@@ -148,10 +151,11 @@ def missing_credential(scheme: str, variables: Mapping[str, str]) -> str | None:
 
 
 def _check_stores(settings: Settings) -> None:
-    if settings.online is not None and urlsplit(settings.online.get_secret_value()).scheme not in ONLINE_SCHEMES:
+    if settings.online is not None and _scheme(settings.online) not in ONLINE_SCHEMES:
         raise InvalidInput(f"online: the URL must begin with {', '.join(f'{s}://' for s in ONLINE_SCHEMES)}.")
-    if settings.metadata is not None and urlsplit(settings.metadata.get_secret_value()).scheme not in {
-        "sqlite",
-        "postgresql",
-    }:
+    if settings.metadata is not None and _scheme(settings.metadata) not in METADATA_SCHEMES:
         raise InvalidInput("metadata: the URL must begin with sqlite:// or postgresql://.")
+
+
+def _scheme(url: SecretStr) -> str:
+    return url.get_secret_value().partition("://")[0]  # urlsplit trips over a [ in a password

@@ -16,9 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from mlplat import config
-from mlplat.clock import Clock, SystemClock, iso
+from mlplat.clock import Clock, SystemClock
 from mlplat.config import Environment, Settings
-from mlplat.decision import Act
 from mlplat.errors import InvalidInput
 from mlplat.features.catalogue import ModelUse
 from mlplat.features.pool import OnFirstUse, Pool
@@ -27,7 +26,8 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.port import LedgerEntry, Metadata, ModelVersion
+from mlplat.metadata.port import Metadata, ModelVersion
+from mlplat.metadata.postgres import driver_url
 from mlplat.model import artifact
 from mlplat.models import Models
 from mlplat.notify import Notifier
@@ -47,6 +47,7 @@ from mlplat.train import (
     promote,
     train,
 )
+from mlplat.train.lineage import trained_on
 from mlplat.train.measure import PromotionTest
 from mlplat.train.notices import listed, told
 from mlplat.train.reproduce import Record, Reproduced, reproduce
@@ -136,7 +137,7 @@ class Platform(Models):
     def metadata_url(self) -> str:
         """What `mlflow ui --backend-store-uri` takes. It may hold a password: do not print that of a server."""
         url = self._settings.metadata
-        return f"sqlite:///{self._database}" if url is None else url.get_secret_value()
+        return f"sqlite:///{self._database}" if url is None else driver_url(url.get_secret_value())
 
     @property
     def _database(self) -> Path:
@@ -227,8 +228,7 @@ class Platform(Models):
             raise InvalidInput(
                 f"to={to!r}: this model was trained as {version.name!r}; train it on a training set named {to!r}"
             )
-        snapshot = self.metadata.run(version.run_id)["tags"]["snapshot"]
-        data = TrainingSet.load(self.home, version.name, snapshot)
+        data = trained_on(version, metadata=self.metadata, home=self.home)
         return promote(
             version,
             data,
@@ -324,7 +324,7 @@ class Platform(Models):
                 for e in state.read(self.home).values()
             ],
             "cluster": look(self.home),
-            "decisions": [_decision(e) for e in self.metadata.decisions()[-DECISIONS_SHOWN:]] if recorded else [],
+            "decisions": [e.to_json() for e in self.metadata.decisions()[-DECISIONS_SHOWN:]] if recorded else [],
         }
 
     @property
@@ -401,14 +401,3 @@ class Platform(Models):
             "gold": gold and gold.version,
             "candidate": candidate and candidate.version,
         }
-
-
-def _decision(entry: LedgerEntry) -> dict[str, Any]:
-    return {
-        "at": iso(entry.at_us),
-        "policy": entry.policy,
-        "subject": entry.subject,
-        "act": isinstance(entry.decision, Act),
-        "reason": entry.decision.reason,
-        "actor": entry.actor,
-    }

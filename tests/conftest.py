@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from mlplat._ray.session import Session
 from mlplat.config import environment
+from tests import postgres_server as postgres
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer, serving
 
 # The same examples at every run, and no stop-watch: a machine may be slow.
@@ -34,4 +36,11 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis that tests share; each home has a part of its own in it. Nobody may kill it."""
     with serving(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that tests share; each makes a database of its own in it. Nobody may kill it."""
+    with postgres.serving() as server:
         yield server

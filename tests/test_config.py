@@ -78,6 +78,11 @@ def test_a_wrong_metadata_url_is_refused() -> None:
         load(NOWHERE, metadata="mysql://m")
 
 
+def test_a_postgresql_may_hold_the_metadata_whatever_its_password() -> None:
+    for url in ("postgresql://ann:p[w@host/db", "postgresql+psycopg://host/db"):
+        assert load(NOWHERE, metadata=url).metadata is not None
+
+
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(InvalidInput, match="setting onlin"):
         load(NOWHERE, onlin="redis://r")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import redis_server
+from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -37,9 +38,14 @@ def stop_serving() -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_code_of_the_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_code_of_the_page_runs(
+    page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if "redis-server" in page.read_text():
         redis_server.require()
+    if "MLPLAT_METADATA" in page.read_text():
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        monkeypatch.setenv("MLPLAT_METADATA", server.create(page.stem))
     try:
         run_page(page, monkeypatch, tmp_path)
     finally:  # pages serve, and the shared cluster serves one home at a time

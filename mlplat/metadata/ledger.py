@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mlplat.decision import Act, Decision, Hold
 from mlplat.metadata.port import Goal, LedgerEntry
-from mlplat.metadata.rules import plain
+from mlplat.metadata.rules import holdable, plain
 
 BUSY_TIMEOUT_S = 30
 
@@ -50,12 +50,17 @@ class Ledger:
     """Appends and reads decisions. Raises SQLAlchemy's errors: the store around it translates them."""
 
     def __init__(self, url: str) -> None:
-        sqlite = url.startswith("sqlite")
-        self._engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {})
-        with self._engine.connect() as connection:
-            if sqlite:  # kept in the file: readers of every process then never wait for a writer
+        self._sqlite = url.startswith("sqlite")
+        arguments = {"timeout": BUSY_TIMEOUT_S} if self._sqlite else {}
+        # A server may have been away since the last call: a connection is tried before it is used.
+        self.engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=not self._sqlite)
+
+    def make_tables(self) -> None:
+        """Where they are not there. One process at a time may call this."""
+        if self._sqlite:  # kept in the file: readers of every process then never wait for a writer
+            with self.engine.connect() as connection:
                 connection.execute(sa.text("PRAGMA journal_mode = WAL"))
-        _TABLES.create_all(self._engine)
+        _TABLES.create_all(self.engine)
 
     def append(self, entry: LedgerEntry) -> None:
         row = {
@@ -68,40 +73,40 @@ class Ledger:
             "actor": entry.actor,
             "details": _json(entry.details),
         }
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(sa.insert(_DECISIONS).values(row))
 
     def read(self, subject: str | None = None) -> list[LedgerEntry]:
         query = sa.select(_DECISIONS).order_by(_DECISIONS.c.id)
         if subject is not None:
             query = query.where(_DECISIONS.c.subject == subject)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
     def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
-        rows = [{"run_id": run_id, "name": name, "text": text} for name, text in texts.items()]
+        rows = [{"run_id": run_id, "name": name, "text": holdable(text)} for name, text in texts.items()]
         if rows:
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 connection.execute(sa.insert(_TEXTS), rows)
 
     def texts(self, run_id: str) -> dict[str, str]:
         query = sa.select(_TEXTS.c.name, _TEXTS.c.text).where(_TEXTS.c.run_id == run_id)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             return {row.name: row.text for row in connection.execute(query)}
 
     def put_goal(self, name: str, goal: Goal) -> None:
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(sa.delete(_GOALS).where(_GOALS.c.name == name))
             connection.execute(sa.insert(_GOALS).values(name=name, **asdict(goal)))
 
     def goal(self, name: str) -> Goal | None:
         query = sa.select(_GOALS).where(_GOALS.c.name == name)
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             row = connection.execute(query).first()
         return None if row is None else Goal(metric=row.metric, direction=row.direction, target=row.target)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
 
 
 def _json(value: Any) -> str:

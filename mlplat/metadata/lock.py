@@ -1,4 +1,4 @@
-"""A lock between processes of one machine."""
+"""Locks between processes: of one machine, or of all that use a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_KEY = int.from_bytes(b"mlplat", "big")
+_WAIT = "60s"  # longer than one needs for the tables of a new database
 
 
 @contextmanager
@@ -15,4 +22,16 @@ def exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def exclusive_in(engine: Engine) -> Iterator[None]:
+    """Hold the database alone among those that ask for it; the server frees it when the connection ends. SQLAlchemy's
+    error after a minute."""
+    from sqlalchemy import text
+
+    with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT}'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _KEY})
         yield

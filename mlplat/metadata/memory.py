@@ -9,7 +9,7 @@ from typing import Any
 
 from mlplat.errors import NotFound, Unavailable, unknown
 from mlplat.metadata.port import Alias, EndStatus, Goal, LedgerEntry, ModelVersion
-from mlplat.metadata.rules import check_name, finite, plain, texts
+from mlplat.metadata.rules import check_name, finite, holdable, plain, texts
 
 
 class InMemoryMetadata:
@@ -42,7 +42,7 @@ class InMemoryMetadata:
     def put_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
         with self._open():
             self._run(run_id)
-            self._texts.setdefault(run_id, {}).update(texts)
+            self._texts.setdefault(run_id, {}).update({name: holdable(text) for name, text in texts.items()})
 
     def texts(self, run_id: str) -> dict[str, str]:
         with self._open():

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlplat.config import set_environment
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable, unknown
-from mlplat.metadata.lock import exclusive
+from mlplat.metadata.lock import exclusive, exclusive_in
 from mlplat.metadata.port import Alias, EndStatus, Goal, LedgerEntry, ModelVersion
+from mlplat.metadata.postgres import driver_url, is_postgres
 from mlplat.metadata.rules import check_name, finite, texts
 
 if TYPE_CHECKING:
-    from mlplat.metadata.ledger import Ledger
+    from mlflow.tracking import MlflowClient
+    from sqlalchemy.exc import SQLAlchemyError
 
 _DIGEST = "mlplat.digest"
 _BATCH = 100  # MLflow takes no more params in one call
@@ -33,8 +35,8 @@ class MlflowMetadata:
         self._lock = self._artifacts / ".lock"
         self._closed = False
         set_environment({"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"})  # read at its import
-        with exclusive(self._lock), _translated():  # two processes may open one new home: one of them makes the tables
-            self._client, self._ledger = _open(url)
+        with _translated():
+            self._open(driver_url(url))
 
     def start_run(self, name: str, *, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         from mlflow.entities import Param
@@ -91,7 +93,7 @@ class MlflowMetadata:
 
     def register(self, name: str, *, digest: str, path: str, run_id: str) -> ModelVersion:
         check_name(name)
-        with self._calls() as client, exclusive(self._lock):  # else two processes register one digest twice
+        with self._calls() as client, self._alone():  # else two processes register one digest twice
             for known in self.versions(name):
                 if known.digest == digest:
                     return known
@@ -128,7 +130,7 @@ class MlflowMetadata:
 
     def set_alias(self, name: str, alias: Alias, version: int) -> None:
         self.version(name, version)
-        with self._calls() as client:
+        with self._calls() as client, self._alone():
             client.set_registered_model_alias(name, alias, str(version))
 
     def alias(self, name: str, alias: Alias) -> ModelVersion | None:
@@ -142,7 +144,7 @@ class MlflowMetadata:
 
     def set_goal(self, name: str, goal: Goal) -> None:
         check_name(name)
-        with self._calls():
+        with self._calls(), self._alone():
             self._ledger.put_goal(name, goal)
 
     def goal(self, name: str) -> Goal | None:
@@ -165,10 +167,27 @@ class MlflowMetadata:
             for store in (self._client._tracking_client.store, self._client._get_registry_client().store):
                 store.engine.dispose()
 
+    def _open(self, url: str) -> None:
+        from mlplat.metadata.ledger import Ledger
+
+        self._server = is_postgres(url)
+        self._ledger = Ledger(url)
+        try:
+            with self._alone():  # two processes may open one new home: one of them makes the tables
+                self._ledger.make_tables()
+                self._client = _client(url)
+        except BaseException:
+            self._ledger.close()
+            raise
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """No other process, on any machine that uses the database, does what must be done by one at a time."""
+        return exclusive_in(self._ledger.engine) if self._server else exclusive(self._lock)
+
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            with exclusive(self._lock):
+            with self._alone():
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     where = (self._artifacts / name).as_uri()
@@ -183,17 +202,14 @@ class MlflowMetadata:
             yield self._client
 
 
-def _open(url: str) -> tuple[Any, Ledger]:
+def _client(url: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
-
-    from mlplat.metadata.ledger import Ledger
 
     # It tells of every schema step, and logs with a traceback what it then raises and we translate.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-    ledger = Ledger(url)
     client = MlflowClient(tracking_uri=url, registry_uri=url)
     client.search_registered_models(max_results=1)  # the registry's tables are made by its first use
-    return client, ledger
+    return client
 
 
 def _version(found: Any) -> ModelVersion:
@@ -227,13 +243,25 @@ def _translated(kind: str = "", name: str = "") -> Iterator[None]:
     except MlplatError:
         raise
     except SQLAlchemyError as error:
-        raise Unavailable(f"The metadata database did not answer: {_first_line(error)}") from error
+        raise _of_database(error) from error
     except MlflowException as error:
+        if isinstance(error.__cause__, SQLAlchemyError):
+            raise _of_database(error.__cause__) from error
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise NotFound(f"There is no {kind} {name!r}." if kind else _first_line(error)) from error
         if error.error_code in {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}:
             raise Unavailable(f"The metadata store did not answer: {_first_line(error)}") from error
         raise InvalidInput(f"The metadata store refused the call: {_first_line(error)}") from error
+
+
+def _of_database(error: SQLAlchemyError) -> MlplatError:
+    """In the words of the database alone: SQLAlchemy adds the statement and its values."""
+    from sqlalchemy.exc import DataError, DBAPIError
+
+    said = " ".join(str(error.orig).split()) if isinstance(error, DBAPIError) else _first_line(error)
+    if isinstance(error, DataError):
+        return InvalidInput(f"The metadata database refused a value: {said}")
+    return Unavailable(f"The metadata database is not to be used now: {said}")
 
 
 def _first_line(error: Exception) -> str:

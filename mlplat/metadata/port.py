@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from mlplat.decision import Decision
+from mlplat.clock import iso
+from mlplat.decision import Act, Decision
 from mlplat.errors import InvalidInput
 
 Alias = Literal["candidate", "gold"]
@@ -35,6 +36,18 @@ class LedgerEntry:
     decision: Decision
     actor: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For people and programs, without the details."""
+        return {
+            "at": iso(self.at_us),
+            "policy": self.policy,
+            "subject": self.subject,
+            "act": isinstance(self.decision, Act),
+            "reason": self.decision.reason,
+            "evidence": dict(self.decision.evidence),
+            "actor": self.actor,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

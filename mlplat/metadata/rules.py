@@ -26,13 +26,18 @@ def texts(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
     """Params or tags as they are stored: text, under keys that every store can hold."""
     stored = {}
     for key, value in values.items():
-        text = str(value)
+        text = holdable(str(value))
         if not _KEY.fullmatch(key):
             raise InvalidInput(f"{kind} {key!r}: a key has letters, digits, '_', '-', '.', '/' and spaces, at most 200")
         if len(text) > MAX_TEXT:
             raise InvalidInput(f"{kind} {key!r} has {len(text)} characters; {MAX_TEXT} is the limit")
         stored[key] = text
     return stored
+
+
+def holdable(text: str) -> str:
+    """Without the one character that PostgreSQL cannot hold."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

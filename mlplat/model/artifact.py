@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from mlplat.disk import sync
 from mlplat.errors import Corrupt, InvalidInput, NotFound, Refused
 from mlplat.model.architecture import Architecture
 from mlplat.model.canonical import canonical
@@ -111,7 +111,7 @@ def save(
         except OSError:
             if not target.exists():  # else another process saved the same model at the same time
                 raise
-        _sync(folder)
+        sync(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
@@ -199,10 +199,8 @@ def _write(folder: Path, artifact: Artifact) -> None:
     files = {name: _digest(content) for name, content in contents.items()}
     contents[_MANIFEST] = canonical({"format": _format(model), "digest": model.digest, "files": files})
     for name, content in contents.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        (folder / name).write_bytes(content)
+        sync(folder / name)
     folder.chmod(0o755)  # mkdtemp gives a folder that only its owner can read
 
 
@@ -238,11 +236,3 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -125,6 +125,17 @@ def _code(kind: type) -> str:
     return code
 
 
+def initialisation_of(estimator: Any) -> tuple[str, ...]:
+    """The methods that an estimator of the user's own names in `initialisation`: they are called before it fits, and wherever
+    it is loaded before it answers."""
+    named = getattr(type(estimator), "initialisation", ())
+    if not isinstance(named, tuple) or not all(callable(getattr(estimator, str(name), None)) for name in named):
+        raise InvalidInput(
+            f"{type(estimator).__name__}.initialisation is {named!r}: it must be a tuple of the names of its methods"
+        )
+    return named
+
+
 def initialised(estimator: Any, tasks: Iterable[str]) -> Any:
     """After its methods of these names, in their order. `UserCodeError` if one raises."""
     for task in tasks:

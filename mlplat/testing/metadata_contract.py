@@ -52,6 +52,12 @@ class MetadataContract:
             with pytest.raises(NotFound, match="nope"):
                 call()
 
+    def test_a_character_that_a_database_cannot_hold_is_replaced(self, store: Metadata) -> None:
+        run_id = store.start_run("late", params={"p": "a\0b"}, tags={"t": "\0"})
+        store.put_texts(run_id, {"diff": "a\0b"})
+        assert store.texts(run_id) == {"diff": "a\ufffdb"}
+        assert (store.run(run_id)["params"], store.run(run_id)["tags"]) == ({"p": "a\ufffdb"}, {"t": "\ufffd"})
+
     def test_a_name_has_the_goal_that_was_set_last(self, store: Metadata) -> None:
         assert store.goal("late") is None
         for goal in (Goal(metric="auc", direction="max"), Goal(metric="log_loss", direction="min", target=0.4)):

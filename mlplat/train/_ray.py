@@ -144,7 +144,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
             failure_config=FailureConfig(max_failures=work.settings.recovery.failures),
         ),
     )
-    follower = Follower(told, progress, every=lambda: asked.touch() if stop() else None)
+    follower = Follower(told, progress, every=lambda: asked.touch() if follower.failed or stop() else None)
     try:
         return _fit(trainer)
     finally:

@@ -77,11 +77,11 @@ def _free(data: TrainingSet, features: FeatureStore, *, dry_run: bool) -> bool:
 
 
 def _artifacts(home: Path, metadata: Metadata) -> Iterator[Path]:
-    """Of no registered version, and what was being written when a process was killed."""
-    known = set(metadata.names())
-    for named in _folders(home / "models"):
-        digests = {version.digest for version in metadata.versions(named.name)} if named.name in known else set()
-        yield from (path for path in _folders(named) if path.name not in digests)
+    """Of no registered version, and what was being written when a process was killed. Those under a name that the store does
+    not know stay: it may be another store than the one they are registered in."""
+    for name in metadata.names():
+        digests = {version.digest for version in metadata.versions(name)}
+        yield from (path for path in _folders(home / "models" / name) if path.name not in digests)
 
 
 def _snapshots(run: Path, metadata: Metadata) -> set[str]:

@@ -86,10 +86,17 @@ def summary(labels: Array, probabilities: Array) -> dict[str, float]:
     }
 
 
-def multiclass_log_loss(labels: Array, probabilities: Array) -> float:
-    """The mean negative log of the right class's probability [n, classes], kept EPSILON away from 0; labels are places."""
+def multiclass_log_losses(labels: Array, probabilities: Array) -> Array:
+    """Of each row the negative log of the right class's probability [n, classes], kept EPSILON away from 0; labels are
+    places."""
     right = probabilities[np.arange(len(labels)), labels.astype(np.int64)]
-    return float(-np.log(np.clip(right, EPSILON, 1.0)).mean()) if len(labels) else math.nan
+    out: Array = -np.log(np.clip(right, EPSILON, 1.0))
+    return out
+
+
+def multiclass_log_loss(labels: Array, probabilities: Array) -> float:
+    """Their mean; NaN without rows."""
+    return float(multiclass_log_losses(labels, probabilities).mean()) if len(labels) else math.nan
 
 
 def accuracy(labels: Array, probabilities: Array) -> float:

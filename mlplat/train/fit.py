@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, UserCodeError
-from mlplat.model.estimator import Estimator, initialised
+from mlplat.model.estimator import Estimator, initialisation_of, initialised
 from mlplat.model.frame import framing, predictions
 from mlplat.model.task import Task
 from mlplat.train.judged import LOSSES, METRICS, losses, own_metric
@@ -28,17 +28,6 @@ Array = np.ndarray[Any, Any]
 
 _UNREADY = ("could not convert string", "NaN", "missing values", "Cannot cast object", "category")
 _ROUNDS = ("early_stopping_rounds", "early_stopping_round")
-
-
-def initialisation_of(estimator: Any) -> tuple[str, ...]:
-    """The methods that an estimator of the user's own names in `initialisation`: they are called before it fits, and wherever
-    it is loaded before it answers."""
-    named = getattr(type(estimator), "initialisation", ())
-    if not isinstance(named, tuple) or not all(callable(getattr(estimator, str(name), None)) for name in named):
-        raise InvalidInput(
-            f"{type(estimator).__name__}.initialisation is {named!r}: it must be a tuple of the names of its methods"
-        )
-    return named
 
 
 def fit(work: Work, progress: Progress, clock: Clock, stop: Callable[[], bool]) -> Learned | Yielded:

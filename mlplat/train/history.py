@@ -13,6 +13,8 @@ import polars as pl
 from mlplat.clock import iso
 from mlplat.decision import Act
 from mlplat.metadata.port import Goal, LedgerEntry, Metadata, ModelVersion
+from mlplat.train.run import PARENT_TAG
+from mlplat.train.trainer import EVALUATED
 
 _FEATURE, _DATA = "feature.", "data."
 
@@ -37,11 +39,12 @@ class Lineage:
     python: str
     machine: str
     packages: tuple[str, ...]
+    parent: str | None
     decisions: tuple[LedgerEntry, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
-        return {**asdict(self), "decisions": [_decision(entry) for entry in self.decisions]}
+        return {**asdict(self), "decisions": [entry.to_json() for entry in self.decisions]}
 
     def __str__(self) -> str:
         code = (
@@ -59,6 +62,7 @@ class Lineage:
             f"compute   {self.compute}, on {self.machine}, Python {self.python}, {len(self.packages)} packages",
             f"code      {code}",
             f"metrics   {', '.join(f'{name} {value:.4g}' for name, value in self.metrics.items())}",
+            *([f"parent    run {self.parent}"] if self.parent else []),
             *(f"{iso(entry.at_us)[:19]}  {_said(entry)}" for entry in self.decisions),
         ]
         return "\n".join(lines)
@@ -82,6 +86,7 @@ def lineage_of(version: ModelVersion, metadata: Metadata) -> Lineage:
         python=tags.get("python", "unknown"),
         machine=tags.get("machine", "an unknown machine"),
         packages=tuple(texts.get("packages", "").splitlines()),
+        parent=tags.get(PARENT_TAG),
         decisions=tuple(e for e in metadata.decisions(version.name) if e.details.get("version") == version.version),
     )
 
@@ -117,15 +122,22 @@ def gold_history(name: str, metadata: Metadata) -> list[GoldPeriod]:
 
 def leaderboard(name: str, metadata: Metadata) -> pl.DataFrame:
     """The versions of a name, best first by its goal (else by log loss, else newest first): `version`, the metrics of the best
-    epoch, whether the goal is `reached`, `gold`, `candidate`, `digest`, `run_id`."""
+    epoch (of a `final` one those of the version that was judged for it), whether the goal is `reached`, `gold`,
+    `candidate`, `digest`, `run_id`."""
     goal = metadata.goal(name)
     gold, candidate = metadata.alias(name, "gold"), metadata.alias(name, "candidate")
     rows = []
     for version in metadata.versions(name):
         metrics = metadata.run(version.run_id)["metrics"]
-        best = {key.removeprefix("best_"): value for key, value in metrics.items() if key.startswith("best_")}
+        judged = EVALUATED if any(key.startswith(EVALUATED) for key in metrics) else "best_"
+        best = {key.removeprefix(judged): value for key, value in metrics.items() if key.startswith(judged)}
         reached = None if goal is None else goal.reached(best.get(goal.metric, math.nan))
-        marks = {"reached": reached, "gold": version == gold, "candidate": version == candidate}
+        marks = {
+            "final": judged == EVALUATED,
+            "reached": reached,
+            "gold": version == gold,
+            "candidate": version == candidate,
+        }
         rows.append({"version": version.version, **best, **marks, "digest": version.digest, "run_id": version.run_id})
     found = pl.DataFrame(rows, infer_schema_length=None)
     by = goal or Goal(metric="log_loss", direction="min")
@@ -136,14 +148,3 @@ def leaderboard(name: str, metadata: Metadata) -> pl.DataFrame:
 
 def _said(entry: LedgerEntry) -> str:
     return f"{'act' if isinstance(entry.decision, Act) else 'hold'} by {entry.actor}: {entry.decision.reason}"
-
-
-def _decision(entry: LedgerEntry) -> dict[str, Any]:
-    return {
-        "at": iso(entry.at_us),
-        "policy": entry.policy,
-        "act": isinstance(entry.decision, Act),
-        "reason": entry.decision.reason,
-        "evidence": dict(entry.decision.evidence),
-        "actor": entry.actor,
-    }

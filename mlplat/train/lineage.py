@@ -8,12 +8,14 @@ import re
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
+from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
+from mlplat.errors import NotFound
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
+from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.architecture import Architecture
 from mlplat.model.estimator import Estimator
 from mlplat.train.science import Science
@@ -61,18 +63,31 @@ def _unfitted(estimator: Any) -> dict[str, Any]:
     return {**kept.to_json(), "weights": {name: value.tobytes().hex() for name, value in weights.items()}}
 
 
+def trained_on(version: ModelVersion, *, metadata: Metadata, home: Path) -> TrainingSet:
+    """The training set that a version was made of. `NotFound` if its run names none, or the home has it no more."""
+    snapshot = metadata.run(version.run_id)["tags"].get("snapshot")
+    if snapshot is None:
+        raise NotFound(
+            f"version {version.version} of {version.name!r} has no run that names its training set: train it with mlplat"
+        )
+    return TrainingSet.load(home, version.name, snapshot)
+
+
 @cache
 def installed() -> str:
     """`name==version` of every installed package, a line each, as pip would write them."""
-    found = {re.sub(r"[-_.]+", "-", d.name).lower(): d.version for d in metadata.distributions() if d.name}
+    found = {re.sub(r"[-_.]+", "-", d.name).lower(): d.version for d in distributions.distributions() if d.name}
     return "\n".join(f"{name}=={version}" for name, version in sorted(found.items()))
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str], packages: str) -> list[str]:
     """In words, what differs between the tags of a run and those of now that may change its weights; `packages` are those that
     were installed then."""
-    differing = [f"{name} was {before[name]}, and is {now.get(name, 'unknown')}" for name in ("python", "machine")
-                 if name in before and before[name] != now.get(name)]  # fmt: skip
+    differing = [
+        f"{name} was {before[name]}, and is {now.get(name, 'unknown')}"
+        for name in ("python", "machine")
+        if name in before and before[name] != now.get(name)
+    ]
     commit, today = before.get("git_commit", "unknown"), now.get("git_commit", "unknown")
     if commit != today:
         differing.append(f"the code was at commit {commit}, and is at {today}")
@@ -99,22 +114,19 @@ def _commit(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    """None without git, without a repository, or from one too slow to ask."""
+    asked = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (
-        OSError,
-        subprocess.SubprocessError,
-    ):  # no git, no repository, or one too slow to ask: then there is no commit
+        done = subprocess.run(asked, capture_output=True, text=True, errors="replace", timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
 
 
 def _version(name: str) -> str:
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
+        return distributions.version(name)
+    except distributions.PackageNotFoundError:
         return "not installed"
 
 

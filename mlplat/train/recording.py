@@ -20,8 +20,9 @@ Result = TypeVar("Result")
 
 
 class Recording:
-    """Progress that also writes each epoch to the metadata store. Each is told and written once, whatever process was killed
-    in between; what cannot be written now is written with the next one, and at the latest by `flush`."""
+    """Progress that also writes each epoch to the metadata store. Each is told and written once, though after a kill between
+    the store's answer and our note of it the same values once more; what cannot be written now is written with the next
+    one, and at the latest by `flush`."""
 
     def __init__(self, progress: Progress, metadata: Metadata, run_id: str, folder: RunFolder) -> None:
         self._progress, self._metadata, self._run_id, self._folder = progress, metadata, run_id, folder

@@ -51,8 +51,8 @@ class ToFile:
 
 
 class Follower:
-    """Reads the file in a thread and tells the driver's progress; calls `every` as often. What they raise comes out of
-    `stop`."""
+    """Reads the file in a thread and tells the driver's progress; calls `every` as often. What the progress raises comes out
+    of `stop`; `failed` says that it did, and nothing more is told."""
 
     def __init__(self, path: Path, progress: Progress, *, every: Callable[[], None] = lambda: None) -> None:
         self._path, self._progress, self._every = path, progress, every
@@ -61,6 +61,10 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="mlplat-progress", daemon=True)
         self._thread.start()
 
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -68,17 +72,17 @@ class Follower:
             raise self._error
 
     def _follow(self) -> None:
-        try:
-            with self._path.open(encoding="utf-8") as file:
-                rest, last = "", False
-                while not last:
-                    last = self._stop.wait(TELL_EVERY_S)  # then once more, for what came before the stop
+        with self._path.open(encoding="utf-8") as file:
+            rest, last = "", False
+            while not last:
+                last = self._stop.wait(TELL_EVERY_S)  # then once more, for what came before the stop
+                try:
                     self._every()
                     *lines, rest = (rest + file.read()).split("\n")
-                    for line in lines:
+                    for line in lines if self._error is None else ():
                         tell(self._progress, *json.loads(line))
-        except Exception as error:  # noqa: BLE001 - it is raised again where the caller can see it
-            self._error = error
+                except Exception as error:  # noqa: BLE001 - it is raised again where the caller can see it
+                    self._error = self._error or error
 
 
 def tell(progress: Progress, what: str, value: Any) -> None:

@@ -75,7 +75,7 @@ class Record:
             )
         spec = json.loads(texts["spec"])
         return cls(
-            data=TrainingSet.load(home, version.name, metadata.run(version.run_id)["tags"]["snapshot"]),
+            data=lineage.trained_on(version, metadata=metadata, home=home),
             network=_network(spec),
             epochs=spec.get("epochs"),
             spelled=spec["science"],

@@ -18,12 +18,11 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import EndStatus, Metadata
 from mlplat.model.architecture import Architecture
-from mlplat.model.estimator import Estimator
+from mlplat.model.estimator import Estimator, initialisation_of
 from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import Model, Network
 from mlplat.model.task import Task
 from mlplat.train import lineage
-from mlplat.train.fit import fit, initialisation_of
 from mlplat.train.progress import EpochMetrics, Progress
 from mlplat.train.recording import Recording, finite, patiently
 from mlplat.train.rows import NEVER_US, Split, check_split, cut_before_end, split, task_of, times_of
@@ -245,6 +244,8 @@ class _Facts:
 def _run(work: Work, demand: Demand, clock: Clock, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
     try:
         if demand.in_process and work.science.estimator is not None:
+            from mlplat.train.fit import fit
+
             return fit(work, progress, clock, stop)
         if demand.in_process:
             from mlplat.train.gang import Alone

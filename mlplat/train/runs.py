@@ -5,17 +5,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlplat.disk import write_atomically
 from mlplat.errors import Conflict
 
 _RUN, _EPOCHS, LOCK = "run.json", "epochs", "lock"
+_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +57,34 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _locked(path: Path) -> TextIO:
+    """The file, open and locked. `Conflict` if another process has it."""
+    for _ in range(_TRIES):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # its last holder removed it and its folder meanwhile: then once more
+            lock = path.open("a")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
+                    return lock
+            except BlockingIOError:
+                lock.close()
+                break
+            except FileNotFoundError:
+                pass
+            lock.close()
+    raise Conflict(
+        "another process is running this very training: the same data, network and settings. Wait for it, or change the seed"
+    )
+
+
 @contextmanager
 def claimed(root: Path, identity: Mapping[str, Any]) -> Iterator[RunFolder]:
     """The folder of the run that has this identity, for this process alone. `Conflict` if another has it. It is removed when
     there is nothing in it to go on with."""
     key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
     folder = RunFolder(path=root / key)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                "another process is running this very training: the same data, network and settings. Wait for it, or change "
-                "the seed"
-            ) from None
+    with _locked(folder.path / LOCK):
         try:
             yield folder
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from mlplat.clock import Clock
+from mlplat.errors import UserCodeError
 from mlplat.train.checkpoints import Checkpoints, Tensors, parted
 
 
@@ -39,6 +41,13 @@ class Saver:
         self.wait()
         tensors: dict[str, torch.Tensor] = {}
         plain = parted(state, tensors)
+        try:
+            json.dumps(plain)
+        except TypeError as error:
+            raise UserCodeError(
+                f"a checkpoint cannot hold the state of the optimizer: {error}. It may hold tensors, numbers, texts, lists and "
+                "mappings"
+            ) from error
         copies = {name: self._copy(name, tensor) for name, tensor in tensors.items()}
         self.begun = step
         self.stall_s = self._clock.elapsed_s() - began_s

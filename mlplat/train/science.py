@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -18,6 +20,7 @@ from mlplat.model.architecture import Architecture
 from mlplat.model.canonical import canonical
 from mlplat.model.estimator import Estimator, is_estimator
 from mlplat.model.shape import Shape
+from mlplat.source_code import normal_form
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mlplat.train.session import Session
 
 Array = np.ndarray[Any, Any]
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Fits(Protocol):
@@ -113,12 +117,30 @@ def _is_module(value: object) -> bool:
 
 
 def spelled(call: Any) -> str:
-    """A name, and a hash of the text where it can be read: another text is another thing."""
+    """A name, and a hash of what makes it what it is: its text with what that uses of its own module, the values that it closes
+    over, its defaults and its attributes."""
     if isinstance(call, partial):
         return f"{spelled(call.func)} with {call.args} {sorted(call.keywords.items())}"
-    name = getattr(call, "__qualname__", type(call).__qualname__)
+    if isinstance(call, BuiltinFunctionType):
+        return f"{call.__module__}.{call.__qualname__}"
+    body = call if isinstance(call, type | FunctionType) else type(call)
+    name, text = body.__qualname__, _text(body)
+    values = (
+        [] if isinstance(call, type) else [getattr(call, "__defaults__", None), getattr(call, "__kwdefaults__", None)]
+    )
+    if isinstance(call, FunctionType):
+        values += [repr(cell.cell_contents) for cell in call.__closure__ or ()]
+    elif not isinstance(call, type):
+        values.append(sorted(vars(call).items()) if hasattr(call, "__dict__") else [])
+    about = [text, _ADDRESS.sub("", repr(values))]
+    return f"{name} {hashlib.sha256(canonical(about)).hexdigest()[:12]}"
+
+
+def _text(body: type | FunctionType) -> str:
     try:
-        text = inspect.getsource(call)
-    except (OSError, TypeError):
-        return f"{getattr(call, '__module__', '')}.{name}"
-    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return normal_form(body)
+    except InvalidInput:
+        try:
+            return inspect.getsource(body)
+        except (OSError, TypeError):
+            return f"{body.__module__}.{body.__qualname__}"

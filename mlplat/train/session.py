@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -237,7 +237,7 @@ class Session:
         if better:
             self._judge.keep(self.forward.weights(), to_keep=self.rank == 0)
         self.epoch, self._step, self._total = self.epoch + 1, 0, 0.0
-        self._next_look = 1
+        self._next_look = 0
         if due:
             self._save()
             self._epoch_saved_s = now_s
@@ -308,9 +308,13 @@ def learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callab
         try:
             (work.science.loop or loop)(session)
         except Stopped:
-            return Yielded(step=session.done)
-        finally:
             session.close()
+            return Yielded(step=session.done)
+        except BaseException:
+            with suppress(Exception):  # what went wrong first is what is told
+                session.close()
+            raise
+        session.close()
         return session.learned()
 
 

@@ -21,6 +21,8 @@ from mlplat.train.settings import TrainSettings
 
 FINAL_OF = "final_of"
 """The tag of a run on all rows: the run whose model was judged for it."""
+EVALUATED = "evaluated_"
+"""Before the names of that model's metrics, among those of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ def train(
         with again.fitted(stop) as refitted:
             if isinstance(refitted, Interrupted):
                 return refitted
-            evaluated = {f"evaluated_{name}": value for name, value in found.metrics.items()}
+            evaluated = {f"{EVALUATED}{name}": value for name, value in found.metrics.items()}
             patiently(lambda: metadata.log_metrics(refitted.run_id, finite(evaluated)), clock, progress)
             last = _registered(again, refitted)
         return replace(

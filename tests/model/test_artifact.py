@@ -63,7 +63,7 @@ def test_a_failed_write_leaves_nothing(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlplat.model.artifact.os.fsync", full)
+    monkeypatch.setattr("mlplat.disk.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         save(model, tmp_path, golden=golden)
     assert list(tmp_path.iterdir()) == []
