@@ -25,7 +25,8 @@ class Pyfunc:
         """As `Model.predict`. There are no params."""
         import pandas as pd
 
-        return pd.DataFrame(self.model.predict(pa.Table.from_pandas(frame, preserve_index=False)))
+        inputs = frame[[field.name for field in self.model.signature.inputs() if field.name in frame.columns]]
+        return pd.DataFrame(self.model.predict(pa.Table.from_pandas(inputs, preserve_index=False)))
 
 
 def description(model: Model) -> dict[str, Any]:

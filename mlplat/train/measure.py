@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mlplat.train.promoter import Problem, PromotionFacts, SliceFacts
 from mlplat.train.rows import encoded_labels, times_of
 from mlplat.train.run import CUT_TAG
 from mlplat.train.slices import slices
+from mlplat.train.trainer import FINAL_OF
 
 Array = np.ndarray[Any, Any]
 
@@ -31,7 +32,8 @@ Array = np.ndarray[Any, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """What a test of the user's own gets: the model, the rows it never saw in order of time, their labels as numbers (of
-    classes: their places), and what the model and gold (None: there is none) predict for them."""
+    classes: their places), and what the model and gold (None: there is none) predict for them. A final model has seen them:
+    the predictions are those of the version that is judged for it."""
 
     model: Model
     rows: pa.Table
@@ -55,20 +57,22 @@ def measured(
     metadata: Metadata,
     clock: Clock,
 ) -> PromotionFacts:
-    cut_us = cut_of(version, metadata)
+    judged_for = evaluated(version, metadata)
+    cut_us = cut_of(judged_for, metadata)
     incumbent = None if gold is None or gold.version == version.version else gold
     artifact = loaded(home, version)
-    if artifact is None:
+    stand_in = artifact if judged_for == version else loaded(home, judged_for)
+    if artifact is None or stand_in is None:
         return PromotionFacts(loads=False, rows=0, incumbent=None if incumbent is None else incumbent.version)
     model, task = artifact.model, artifact.model.task
     table, times = _since(data, cut_us)
     labels = encoded_labels(table, data.label, task).astype(np.float64)
-    predictions = _predicted(model, table)
+    predictions = _predicted(stand_in.model, table)
     facts: dict[str, Any] = {
         "loads": True,
         "rows": len(labels),
         "rarest": judged.rarest(task, labels) if len(labels) else 0,
-        "signature_complete": model.signature == data.signature(task.fields()),
+        "signature_complete": replace(model.signature, initialisation=()) == data.signature(task.fields()),
         "golden_difference": artifact.golden.difference(model),
         "goal": metadata.goal(version.name),
         "incumbent": None if incumbent is None else incumbent.version,
@@ -77,10 +81,13 @@ def measured(
     if predictions is not None and len(labels):
         facts |= _quality(task_losses := judged.losses(task, labels, predictions), model, labels, predictions)
         facts |= _behaviour(model, table, labels, clock)
-        other = None if incumbent is None else loaded(home, incumbent)
+        if stand_in is not artifact and (now := _predicted(model, table)) is not None:
+            facts["refit_loss"] = float(judged.losses(task, labels, now).mean())
+        rival = None if incumbent is None else evaluated(incumbent, metadata)
+        other = None if rival is None else loaded(home, rival)
         gold_predictions = None if other is None else _predicted(other.model, table)
-        if incumbent is not None and other is not None and gold_predictions is not None and other.model.task == task:
-            unseen = times >= cut_of(incumbent, metadata)
+        if rival is not None and other is not None and gold_predictions is not None and other.model.task == task:
+            unseen = times >= cut_of(rival, metadata)
             gold_losses = judged.losses(task, labels, gold_predictions)
             facts |= _versus(task_losses[unseen], gold_losses[unseen], table.filter(pa.array(unseen)), model.signature)
             facts["interface"] = interface(model.signature, other.model.signature)
@@ -94,6 +101,15 @@ def measured(
         )
         facts["probes"] = (*facts["probes"], *(_tested(test, candidate) for test in tests))
     return PromotionFacts(**{name: _defined(value) for name, value in facts.items()})
+
+
+def evaluated(version: ModelVersion, metadata: Metadata) -> ModelVersion:
+    """The version that is judged for one: of a final one, which learnt from all rows, the one before it; else itself."""
+    try:
+        judged_for = metadata.run(version.run_id)["tags"].get(FINAL_OF)
+    except NotFound:
+        return version
+    return version if judged_for is None else metadata.version(version.name, int(judged_for))
 
 
 def cut_of(version: ModelVersion, metadata: Metadata) -> int:

@@ -39,7 +39,8 @@ class PromotionFacts:
     its mean loss and `base_loss` that of the best constant. `versus` compares it with the present gold, version `incumbent`, on
     the `compared` rows that gold's training did not see either: losses of the version less gold's. `golden_difference` is the
     largest between the answers kept in the artifact and those it gives now. `probes` are tests of its behaviour, `leaks` inputs
-    that alone tell the label, with how well.
+    that alone tell the label, with how well. Of a final model these are of the version that is judged for it, but for what
+    it does and weighs; `refit_loss` is its own on the same rows, which it has seen.
     """
 
     loads: bool
@@ -51,6 +52,7 @@ class PromotionFacts:
     metrics: Mapping[str, float] = field(default_factory=dict)
     loss: float | None = None
     base_loss: float | None = None
+    refit_loss: float | None = None
     goal: Goal | None = None
     incumbent: int | None = None
     compared: int = 0
@@ -71,7 +73,8 @@ class ModelPromoter:
     `min_gain` is the share by which the loss must be below the best constant's. Over gold the loss must be smaller with a
     chance of error of at most `max_chance`. No slice may be worse than gold's by more than `slice_tolerance` of it, where at
     most a share `false_alarms` of the slices that are found may be so by chance. `max_calibration_error` is for probabilities.
-    An input that alone tells the label better than `max_single` is a leak until shown otherwise.
+    An input that alone tells the label better than `max_single` is a leak until shown otherwise. A final model that is worse
+    on rows it has seen than the one that has not, by more than `refit_tolerance`, went wrong.
     """
 
     min_rows: int = 200
@@ -85,6 +88,7 @@ class ModelPromoter:
     max_latency_ms: float = 50.0
     max_bytes: int = 2 << 30
     max_single: float = 0.995
+    refit_tolerance: float = 0.05
 
     def decide(self, facts: PromotionFacts, *, now_us: int) -> Decision:
         """Act, or hold with the first reason that stands against it; the evidence has every test by name, with "ok" or what was
@@ -112,6 +116,8 @@ class ModelPromoter:
         yield "golden", self._golden(facts)
         yield "rows", self._rows(facts)
         yield "better than a constant", self._gain(facts)
+        if facts.refit_loss is not None:
+            yield "refit", self._refit(facts)
         yield "goal", self._goal(facts)
         yield "calibration", self._calibration(facts)
         if facts.incumbent is not None:
@@ -141,6 +147,12 @@ class ModelPromoter:
         if facts.base_loss is not None and _at_most(facts.loss, facts.base_loss * (1 - self.min_gain)):
             return None
         return f"loss {_text(facts.loss)} is not {self.min_gain:.1%} below the best constant's {_text(facts.base_loss)}"
+
+    def _refit(self, facts: PromotionFacts) -> str | None:
+        if facts.loss is not None and _at_most(facts.refit_loss, facts.loss * (1 + self.refit_tolerance)):
+            return None
+        seen, unseen = _text(facts.refit_loss), _text(facts.loss)
+        return f"trained on all rows its loss is {seen} on those held out before, where it was {unseen} without them"
 
     def _goal(self, facts: PromotionFacts) -> str | None:
         goal = facts.goal
@@ -204,6 +216,7 @@ def _numbers(facts: PromotionFacts) -> dict[str, float | int | str | bool | None
         "golden_difference",
         "loss",
         "base_loss",
+        "refit_loss",
         "incumbent",
         "compared",
     )

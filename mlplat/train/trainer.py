@@ -20,7 +20,7 @@ from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 
 FINAL_OF = "final_of"
-"""The tag of a run on all rows: the run whose model was judged for it."""
+"""The tag of a run on all rows: the version that is judged for the one that comes of it."""
 EVALUATED = "evaluated_"
 """Before the names of that model's metrics, among those of the run."""
 
@@ -83,7 +83,7 @@ def train(
         # Within the first run, so that the same call goes on with the second one where that was killed.
         again = replace(
             run,
-            purpose={FINAL_OF: fitted.run_id},
+            purpose={FINAL_OF: str(found.version.version)},
             parent=fitted.run_id,
             epochs=fitted.best.epoch + 1,
             began=lambda run_id: None,

@@ -232,7 +232,8 @@ def test_boosting_stops_by_the_rows_held_out_and_the_final_fit_has_as_many_round
         counted = made.get_booster().num_boosted_rounds() if hasattr(made, "get_booster") else made.booster_.num_trees()
         assert counted == rounds
         tags = at.metadata.run(trained.version.run_id)["tags"]
-        assert tags[FINAL_OF] == tags[PARENT_TAG] == trained.evaluated.run_id
+        assert tags[FINAL_OF] == str(trained.evaluated.version)
+        assert tags[PARENT_TAG] == trained.evaluated.run_id
 
 
 def test_what_cannot_be_kept_is_said_before_it_fits(at: Fixture, data: TrainingSet) -> None:

@@ -19,6 +19,7 @@ from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.metadata.port import ModelVersion
 from mlplat.model import mlp
 from mlplat.testing.learnable import learnable, write
+from mlplat.train.evaluate import log_loss
 from mlplat.train.measure import Candidate
 from mlplat.train.progress import Silent
 from mlplat.train.promotion import promote
@@ -31,12 +32,19 @@ SETTINGS = TrainSettings(batch_size=128, epochs=3, learning_rate=1e-2, holdout_s
 
 
 def _train(data: TrainingSet, home: Path, metadata: InMemoryMetadata, **changes: Any) -> ModelVersion:
+    return _trained(data, home, metadata, **changes).version
+
+
+def _trained(
+    data: TrainingSet, home: Path, metadata: InMemoryMetadata, *, final: bool = False, **changes: Any
+) -> TrainedModel:
     settings = replace(SETTINGS, **changes)
     here = Demand.parse("cpu:0")
     trained = train(
         data,
         Science(network=mlp((16,))),
         settings,
+        final=final,
         demand=here,
         metadata=metadata,
         home=home,
@@ -44,7 +52,7 @@ def _train(data: TrainingSet, home: Path, metadata: InMemoryMetadata, **changes:
         progress=Silent(),
     )
     assert isinstance(trained, TrainedModel)
-    return trained.version
+    return trained
 
 
 @pytest.fixture
@@ -231,3 +239,33 @@ def test_other_tasks_are_judged_too(tmp_path: Path, metadata: InMemoryMetadata, 
     done = promote(strong, other, home=tmp_path, metadata=metadata, clock=CLOCK)
     assert isinstance(done.decision, Act), done.decision.reason
     assert done.decision.evidence["versus_high"] < 0  # type: ignore[operator]
+
+
+def test_a_final_model_is_judged_by_the_one_that_did_not_learn_from_the_rows(
+    tmp_path: Path, data: TrainingSet, metadata: InMemoryMetadata
+) -> None:
+    final = _trained(data, tmp_path, metadata, final=True)
+    assert final.evaluated is not None
+    seen: list[Candidate] = []
+
+    def look(candidate: Candidate) -> None:
+        seen.append(candidate)
+
+    first = promote(final.version, data, home=tmp_path, metadata=metadata, clock=CLOCK, tests=[look])
+    assert isinstance(first.decision, Act)
+    evidence = first.decision.evidence
+    assert evidence["log_loss"] == pytest.approx(final.metrics["log_loss"], abs=1e-6)
+    assert evidence["test.refit"] == "ok"
+    own = seen[0].model.predict(seen[0].rows)["probability"]
+    assert seen[0].model == final.model
+    assert not np.array_equal(own, seen[0].predictions)
+    assert evidence["refit_loss"] == pytest.approx(log_loss(seen[0].labels, own))
+    assert evidence["refit_loss"] < evidence["loss"]
+    assert metadata.alias("late", "gold") == final.version
+
+    again = _trained(data, tmp_path, metadata, epochs=1, learning_rate=1e-4)
+    held = promote(again.version, data, home=tmp_path, metadata=metadata, clock=CLOCK)
+    assert isinstance(held.decision, Hold)
+    rows = int(held.decision.evidence["rows"])
+    assert held.decision.evidence["compared"] == rows  # gold has seen them, but not the one that is judged for it
+    assert held.decision.evidence["incumbent_loss"] == pytest.approx(final.metrics["log_loss"], abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,4 +52,19 @@ def test_an_error_of_the_listener_reaches_the_driver(tmp_path: Path) -> None:
     path.write_text('["note", "x"]\n')
     follower = Follower(path, Failing())
     with pytest.raises(RuntimeError, match="away"):
+        follower.stop()
+
+
+def test_a_listener_that_fails_does_not_keep_a_stop_from_being_heard(tmp_path: Path) -> None:
+    class Failing(Silent):
+        def note(self, text: str) -> None:
+            raise RuntimeError("the pipe is closed")
+
+    path, asked = tmp_path / "progress.jsonl", threading.Semaphore(0)
+    path.write_text('["note", "x"]\n')
+    follower = Follower(path, Failing(), every=asked.release)
+    for _ in range(4):
+        assert asked.acquire(timeout=10)
+    assert follower.failed
+    with pytest.raises(RuntimeError, match="closed"):
         follower.stop()

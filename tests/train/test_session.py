@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,29 @@ def test_a_run_that_is_stopped_again_and_again_is_the_undisturbed_run(tmp_path: 
         assert not isinstance(found, Yielded) or found.step > before
     assert stops > 10
     assert same(undisturbed, found)
+
+
+def test_a_stop_is_heard_where_an_epoch_is_one_step(tmp_path: Path) -> None:
+    one = work(tmp_path, batch_size=100_000, epochs=30, patience=30)
+    undisturbed = whole(one)
+    shutil.rmtree(one.folder)
+    stopped = run(one, stop=nth(5))
+    assert isinstance(stopped, Yielded)
+    assert 1 < stopped.step < 10
+    assert same(undisturbed, run(one))
+
+
+class WithSet(torch.optim.SGD):
+    """Its state holds what no checkpoint can."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.param_groups[0]["seen"] = {1, 2}
+
+
+def test_an_optimizer_whose_state_cannot_be_kept_is_told_why(tmp_path: Path) -> None:
+    with pytest.raises(UserCodeError, match=r"cannot hold the state of the optimizer: .*set.*It may hold tensors"):
+        run(work(tmp_path, recovery=Recovery(steps=2), science=Science(network=Tiny, optimizer=WithSet)))
 
 
 def test_a_run_that_ended_is_not_repeated(tmp_path: Path) -> None:
