@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,6 +37,13 @@ def description(model: Model) -> dict[str, Any]:
         for fields in (model.signature.inputs(), model.signature.outputs)
     )
     return {
-        "flavors": {"python_function": {"loader_module": "mlplat.model", "data": ".", "env": {}}},
+        "flavors": {
+            "python_function": {
+                "loader_module": "mlplat.model",
+                "data": ".",
+                "env": {},
+                "python_version": platform.python_version(),
+            }
+        },
         "signature": {"inputs": inputs, "outputs": outputs, "params": None},
     }

@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,9 @@ def fit(work: Work, progress: Progress, clock: Clock, stop: Callable[[], bool]) 
         best=True,
     )
     progress.step(1, train_loss)
-    progress.epoch(metrics)
+    progress.epoch(replace(metrics, epoch=0))
+    if rounds > 1:
+        progress.note(f"{rounds} rounds of boosting")
     return Learned(weights=weights, history=(metrics,), estimator=kept)
 
 
@@ -89,9 +92,10 @@ def _fitted(estimator: Any, learnt: Part, held_out: Part, rounds: int | None) ->
     if stops is not None and rounds is not None:
         estimator.set_params(n_estimators=rounds, **{stops: None})
     elif stops is not None:
-        options["eval_set"] = [held_out]
-        if type(estimator).__module__.startswith("xgboost."):
-            options["verbose"] = False
+        boosts = type(estimator).__module__.startswith("xgboost.")
+        options = (
+            {"eval_set": [held_out], "verbose": False} if boosts else {"eval_X": held_out[0], "eval_y": held_out[1]}
+        )
     try:
         estimator.fit(*learnt, **options)
     except Exception as error:

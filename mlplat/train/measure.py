@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 class Candidate:
     """What a test of the user's own gets: the model, the rows it never saw in order of time, their labels as numbers (of
     classes: their places), and what the model and gold (None: there is none) predict for them. A final model has seen them:
-    the predictions are those of the version that is judged for it."""
+    in its place stands the version that is judged for it."""
 
     model: Model
     rows: pa.Table
@@ -92,7 +92,7 @@ def measured(
             facts |= _versus(task_losses[unseen], gold_losses[unseen], table.filter(pa.array(unseen)), model.signature)
             facts["interface"] = interface(model.signature, other.model.signature)
         candidate = Candidate(
-            model=model,
+            model=stand_in.model,
             rows=table,
             labels=labels,
             predictions=predictions,

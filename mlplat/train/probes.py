@@ -23,7 +23,7 @@ Columns = dict[str, list[Any]]
 ROWS = 64
 TOLERANCE = 1e-6
 """Between a row's answers in two batches, where they are at most 1; relative above."""
-TIMES = 100
+TIMES, ROUNDS = 100, 3
 FAR = {"float64": 1e12, "int64": 2**53}
 MOST_CATEGORIES = 50
 
@@ -48,15 +48,19 @@ def leaks(table: pa.Table, labels: Array, task: Task, fields: Sequence[Field]) -
 
 
 def latency_ms(model: Model, table: pa.Table, clock: Clock) -> float:
-    """The 99th percentile of answering one row, warm."""
+    """The 99th percentile of answering one row, warm, in the calmest of a few rounds: what else the machine does is not the
+    model's."""
     one = {field.name: table.column(field.name)[:1].to_pylist() for field in model.signature.inputs()}
     model.predict(one)
-    taken = []
-    for _ in range(TIMES):
-        began_s = clock.elapsed_s()
-        model.predict(one)
-        taken.append(1e3 * (clock.elapsed_s() - began_s))
-    return quantiles(taken, n=100)[-1]
+    rounds = []
+    for _ in range(ROUNDS):
+        taken = []
+        for _ in range(TIMES):
+            began_s = clock.elapsed_s()
+            model.predict(one)
+            taken.append(1e3 * (clock.elapsed_s() - began_s))
+        rounds.append(quantiles(taken, n=100)[-1])
+    return min(rounds)
 
 
 def _nulls(model: Model, rows: Columns, fields: Sequence[Field]) -> Iterator[str | None]:

@@ -154,7 +154,8 @@ class Terminal:
 def describe(metrics: EpochMetrics, plan: Plan) -> str:
     learnt = f"epoch {metrics.epoch + 1}/{plan.epochs}: loss {metrics.train_loss:.4f}"
     held_out = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.held_out.items())
-    return f"{learnt}, held out: {held_out}{' (best)' if metrics.best else ''}, {metrics.seconds:.1f} s"
+    judged = f", held out: {held_out}{' (best)' if metrics.best else ''}" if held_out else ", no rows held out"
+    return f"{learnt}{judged}, {metrics.seconds:.1f} s"
 
 
 def progress_for(clock: Clock, stream: TextIO | None = None) -> Progress:

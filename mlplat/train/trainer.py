@@ -88,7 +88,7 @@ def train(
             epochs=fitted.best.epoch + 1,
             began=lambda run_id: None,
         )
-        progress.note(f"again on all {data.rows:,} rows, {again.epochs} epochs")
+        progress.note(f"again, on all {data.rows:,} rows")
         with again.fitted(stop) as refitted:
             if isinstance(refitted, Interrupted):
                 return refitted

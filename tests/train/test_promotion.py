@@ -256,9 +256,9 @@ def test_a_final_model_is_judged_by_the_one_that_did_not_learn_from_the_rows(
     evidence = first.decision.evidence
     assert evidence["log_loss"] == pytest.approx(final.metrics["log_loss"], abs=1e-6)
     assert evidence["test.refit"] == "ok"
-    own = seen[0].model.predict(seen[0].rows)["probability"]
-    assert seen[0].model == final.model
-    assert not np.array_equal(own, seen[0].predictions)
+    own = final.model.predict(seen[0].rows)["probability"]
+    assert seen[0].model.digest == final.evaluated.digest
+    assert np.array_equal(seen[0].model.predict(seen[0].rows)["probability"], seen[0].predictions)
     assert evidence["refit_loss"] == pytest.approx(log_loss(seen[0].labels, own))
     assert evidence["refit_loss"] < evidence["loss"]
     assert metadata.alias("late", "gold") == final.version
