@@ -24,6 +24,9 @@ CREDENTIALS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "gs": (("GOOGLE_APPLICATION_CREDENTIALS",), ("GOOGLE_SERVICE_ACCOUNT",)),
 }
 
+CARRIED = ("KERAS_BACKEND",)
+"""Variables that must be the same wherever a user's code runs."""
+
 ONLINE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 """A Redis or a Redis Cluster; with TLS where there are two s."""
 
@@ -73,6 +76,11 @@ def set_environment(variables: Mapping[str, str], *, override: bool = False) -> 
     for name, value in variables.items():
         if override or name not in os.environ:
             os.environ[name] = value
+
+
+def carried(env: Environment) -> dict[str, str]:
+    """What the user's code finds in this process's environment, and needs to find on workers."""
+    return {name: env.variables[name] for name in CARRIED if name in env.variables}
 
 
 def load(env: Environment | None = None, **arguments: Any) -> Settings:

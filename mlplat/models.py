@@ -63,6 +63,17 @@ class Models(ABC):
         path = artifact.place(self.home, version.name, version.digest)
         return artifact.load(path, digest=version.digest, trusted=True).model
 
+    def export(self, model: TrainedModel | ModelVersion | str, path: str | Path) -> Path:
+        """Write a model to a file that others can answer with: `.onnx` (extra `mlplat[onnx]`). `mlplat.model.onnx` says what is
+        in it. Returns its path."""
+        target = Path(path)
+        if target.suffix != ".onnx":
+            raise InvalidInput(f"{target}: a model is exported to a file whose name ends in .onnx")
+        from mlplat.model.onnx import export_onnx
+
+        export_onnx(self.load(model), target)
+        return target
+
     def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
         """Predict in batch: the rows with the features that the model pins, as they were known at `time`, and the outputs.
 

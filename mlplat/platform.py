@@ -173,11 +173,12 @@ class Platform(Models):
         """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs,
         {"workers": 2, "CPU": 4, "FPGA": 1} on what each of two workers gets.
 
-        `network` is an architecture; or a class or function that makes a torch module of a `Shape`; or an estimator that fits
-        and predicts, of scikit-learn, XGBoost, LightGBM or a class of your own. `loss`, `metrics`, `optimizer` and `loop`
-        replace those of the settings' task (`mlplat.train.science` has their forms). A module of your own is kept as a program
-        that needs none of its code, or with `keep="code"` as that. The model is registered under the name of the training
-        set; nothing serves it before `promote`. `final` trains once more, on all rows, for as many epochs as were best.
+        `network` is an architecture; or a class or function that makes a torch module, or a Keras model, of a `Shape`; or an
+        estimator that fits and predicts, of scikit-learn, XGBoost, LightGBM or a class of your own. `loss`, `metrics`,
+        `optimizer` and `loop` replace those of the settings' task (`mlplat.train.science` has their forms). A network of your
+        own is kept as a program that needs none of its code, or with `keep="code"` as that. The model is registered under the
+        name of the training set; nothing serves it before `promote`. `final` trains once more, on all rows, for as many epochs
+        as were best.
 
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).

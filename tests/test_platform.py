@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,10 @@ import mlplat
 from mlplat import features as F
 from mlplat.errors import InvalidInput, NotFound, Refused
 from mlplat.model import Model, Recorded, Task, mlp
-from mlplat.model.artifact import Golden, save
+from mlplat.model.artifact import Golden, load, place, save
 from mlplat.testing.learnable import learnable
 from mlplat.train import TrainSettings
+from tests.cli.test_main import mlplat as command
 from tests.model.networks import make_linear
 
 SETTINGS = TrainSettings(epochs=8, batch_size=128, holdout_s=8 * 3600, learning_rate=1e-2)
@@ -102,6 +104,28 @@ def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
         assert answered["class"].to_list() == ["fails"] * 3
         assert answered["probability.fails"].to_list() == pytest.approx([0.7310586] * 3)
         assert platform.predict(version, labels(3).head(0), time="asked_at").schema == answered.schema
+
+
+@pytest.mark.process
+def test_a_model_is_exported_by_the_platform_and_by_the_command(trained: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    with mlplat.connect(trained) as platform:
+        assert platform.export("fails", tmp_path / "fails.onnx") == tmp_path / "fails.onnx"
+        for name in ("fails.pt", "fails"):
+            with pytest.raises(InvalidInput, match=r"exported to a file whose name ends in \.onnx"):
+                platform.export("fails", tmp_path / name)
+        model = platform.load("fails")
+        golden = load(place(trained, "fails", model.digest)).golden
+    ended = command("export", "fails@1", "again.onnx", "--home", str(trained), "--json", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    told = {"model": "fails", "version": 1, "digest": model.digest, "path": "again.onnx"}
+    assert json.loads(ended.stdout) == told
+    numeric, codes = model.encoding.encode(golden.inputs)
+    for name in ("fails.onnx", "again.onnx"):
+        session = onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"])
+        (found,) = session.run(["probability"], {"numeric": numeric, "codes": codes})
+        assert np.abs(found - golden.outputs["probability"]).max() <= 1e-5
 
 
 @pytest.mark.process

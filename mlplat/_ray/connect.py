@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplat._ray import flags, record
-from mlplat.config import Environment, set_environment
+from mlplat.config import Environment, carried, set_environment
 from mlplat.errors import InvalidInput, Unavailable
 
 _ANSWER_S = 5.0
@@ -113,7 +113,7 @@ def join(target: str, env: Environment) -> None:
     wanted = flags.shared(haproxy=flags.has_haproxy())
     set_environment(wanted)
     _warn_of_early_serve(wanted)
-    variables = flags.missing(wanted, _variables_of_job(env.variables))
+    variables = flags.missing(wanted | carried(env), _variables_of_job(env.variables))
     try:
         ray.init(address=target, runtime_env={"env_vars": variables}, **_quiet())
     except ray.exceptions.AuthenticationError as error:

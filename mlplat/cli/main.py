@@ -93,6 +93,23 @@ def lineage(model: Model, home: Home = None, json: Json = False) -> None:
 
 
 @app.command()
+def export(
+    model: Model,
+    file: Annotated[str, typer.Argument(metavar="FILE.onnx", help="What to write; one that is there is replaced.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Write a model as an ONNX file, for programs that answer without mlplat."""
+    with _opened(home) as platform:
+        version = platform.version(model)
+        path = platform.export(version, file)
+    if json:
+        _say_json({"model": version.name, "version": version.version, "digest": version.digest, "path": str(path)})
+    else:
+        typer.echo(f"{version.name}@{version.version} is in {path}")
+
+
+@app.command()
 def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
     """Train a model again from its record and compare the weights. 0 if they are the same to the bit, else 1."""
     with _opened(home) as platform:

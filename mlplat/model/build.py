@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Activation, Architecture, Dense, Dropout, InputBlock, Layer, Norm
 from mlplat.model.inputs import RESERVED_SLOTS, InputEncoding
+from mlplat.model.keras import wrapped
+from mlplat.model.shape import Shape
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +27,14 @@ def build(architecture: Architecture, inputs: InputEncoding, *, outputs: int = 1
     The first weights come from torch's own generator: seed it before the call.
     """
     return Network(architecture, numeric=inputs.width, slots=inputs.slots, outputs=outputs)
+
+
+def made(network: Callable[[Shape], object], shape: Shape) -> nn.Module:
+    """A fresh module of a user's class or function; a Keras model comes as one. `InvalidInput` if it gives anything else."""
+    module = wrapped(network(shape), shape)
+    if not isinstance(module, nn.Module):
+        raise InvalidInput(f"the network gave {type(module).__name__}, and not a torch.nn.Module")
+    return module
 
 
 class Network(nn.Module):  # type: ignore[misc]

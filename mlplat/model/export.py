@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from mlplat.errors import InvalidInput, UserCodeError
-from mlplat.model.build import load_weights, logits, read_weights
+from mlplat.model.build import load_weights, logits, made, read_weights
 from mlplat.model.canonical import canonical
 from mlplat.model.check import CHECKED_ROWS, check_same, sample
 from mlplat.model.exported import Exported
 from mlplat.model.graph import REMEDY, program_of
 from mlplat.model.inputs import InputEncoding
+from mlplat.model.keras import KerasNetwork
 from mlplat.model.program import Program
 from mlplat.model.recorded import Recorded
 from mlplat.model.shape import Shape
@@ -45,9 +46,9 @@ def export(module: nn.Module, encoding: InputEncoding) -> Exported:
     """
     module = _evaluating(module)
     _check_runs(module, encoding)
-    traced = _traced(module, encoding)
+    followed = traced(module, encoding, remedy=REMEDY)
     weights = _weights(module)
-    text = canonical(program_of(traced, weights)).decode()
+    text = canonical(program_of(followed, weights)).decode()
     check_same(Program(text, weights), module, encoding)
     version = torch.__version__.partition("+")[0]  # without the kind of machine, which the program does not depend on
     return Exported(program=text, module=_name(module), torch=version)
@@ -63,10 +64,10 @@ def record(network: Callable[..., nn.Module], module: nn.Module, encoding: Input
     outputs = _check_runs(module, encoding)
     recorded = Recorded.of(network)
     try:
-        made = load_weights(recorded.make(Shape.of(encoding, outputs)), _weights(module))
+        again = load_weights(made(recorded.make, Shape.of(encoding, outputs)), _weights(module))
     except RuntimeError as error:
         raise InvalidInput(f"the code of {recorded.name!r} makes a network of other weights: {error}") from None
-    check_same(made, module, encoding)
+    check_same(again, module, encoding)
     return recorded
 
 
@@ -100,19 +101,21 @@ def _check_runs(module: nn.Module, encoding: InputEncoding) -> int:
     return int(found.shape[1])
 
 
-def _traced(module: nn.Module, encoding: InputEncoding) -> torch.export.ExportedProgram:
+def traced(module: nn.Module, encoding: InputEncoding, *, remedy: str) -> torch.export.ExportedProgram:
+    """What an evaluating module does, for any number of rows. `InvalidInput` says which line torch cannot follow, and the
+    remedy."""
     inputs = tuple(torch.from_numpy(part) for part in sample(encoding, SAMPLE_ROWS))
     rows = {0: torch.export.Dim("rows", min=1)}
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's to its own authors: on its deprecations, and on its own modules
-            traced = torch.export.export(module, inputs, dynamic_shapes=(rows, rows), strict=False)
-            return traced.run_decompositions({})  # so that no step changes a tensor that another step reads
+            followed = torch.export.export(module, inputs, dynamic_shapes=(rows, rows), strict=False)
+            return followed.run_decompositions({})  # so that no step changes a tensor that another step reads
     except Exception as error:
         what = _where(error) or f" the forward of {_name(module)}"
         fixed = "Constraints violated" in str(error)  # which torch finds out at the end, far from the line
         why = "what it does depends on the number of rows" if fixed else _first_line(error)
-        raise InvalidInput(f"torch.export cannot follow{what}: {why}; {REMEDY}") from error
+        raise InvalidInput(f"torch.export cannot follow{what}: {why}; {remedy}") from error
 
 
 def _where(error: Exception) -> str:
@@ -126,4 +129,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _name(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+    kind = module.made_of if isinstance(module, KerasNetwork) else type(module)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
-from mlplat.model.build import build, load_weights, logits
+from mlplat.model.build import build, load_weights, logits, made
 from mlplat.model.columns import Columns
 from mlplat.model.exported import Exported
 from mlplat.model.inputs import InputEncoding
@@ -40,7 +40,7 @@ def running(
     if isinstance(network, Exported):
         return Program(network.program, weights)
     if isinstance(network, Recorded):
-        module = network.make(Shape.of(encoding, outputs))
+        module = made(network.make, Shape.of(encoding, outputs))
     else:
         module = build(network, encoding, outputs=outputs)
     try:

@@ -23,7 +23,7 @@ from torch import nn
 
 from mlplat import errors
 from mlplat.clock import SystemClock
-from mlplat.config import set_environment
+from mlplat.config import carried, environment, set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.train import parallel
@@ -131,7 +131,8 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
     elastic = demand.least < demand.count
     trainer = Trainer(
         _worker,
-        train_loop_config={"work": work, "told": told},
+        # By reference: Ray Train's controller would else unpack it, and import the user's code without the workers' environment.
+        train_loop_config={"work": ray.put(work), "folder": work.folder, "told": told},
         scaling_config=ScalingConfig(
             num_workers=(demand.least, demand.count) if elastic else demand.count,
             use_gpu="GPU" in dict(demand.resources),
@@ -141,6 +142,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
         run_config=RunConfig(
             name=work.folder.name,
             storage_path=str(rays),
+            worker_runtime_env={"env_vars": carried(environment())},
             failure_config=FailureConfig(max_failures=work.settings.recovery.failures),
         ),
     )
@@ -175,11 +177,11 @@ def _fit(trainer: Trainer) -> Learned | Yielded:
 
 
 def _worker(config: dict[str, Any]) -> Learned | Yielded | None:
-    gang, work = Workers(), config["work"]
+    gang, asked = Workers(), config["folder"] / STOP_FILE
     clock = SystemClock()
     progress: Progress = ToFile(config["told"], clock) if gang.rank == 0 else Silent()
     try:
-        stop = (work.folder / STOP_FILE).exists
+        work, stop = ray.get(config["work"]), asked.exists
         estimates = work.science.estimator is not None
         learned = fit(work, progress, clock, stop) if estimates else learn(work, gang, progress, clock, stop)
     except Exception as error:

@@ -10,7 +10,7 @@ import torch
 
 from mlplat.errors import InvalidInput
 from mlplat.model.architecture import Architecture
-from mlplat.model.build import load_weights, logits
+from mlplat.model.build import load_weights, logits, made
 from mlplat.model.check import sample
 from mlplat.model.export import export, record
 from mlplat.model.inputs import InputEncoding
@@ -33,9 +33,7 @@ def kept(
     if isinstance(make, Architecture):
         return make
     with rng.left_alone(torch.device("cpu"), threads=torch.get_num_threads()):
-        module = make(Shape.of(encoding, outputs))
-    if not isinstance(module, torch.nn.Module):
-        raise InvalidInput(f"the network gave {type(module).__name__}, and not a torch.nn.Module")
+        module = made(make, Shape.of(encoding, outputs))
     if weights is not None:
         load_weights(module, weights)
     found = record(make, module, encoding) if science.keep == "code" else export(module, encoding)

@@ -16,7 +16,7 @@ from torch import nn
 from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, UserCodeError
 from mlplat.model.architecture import Architecture
-from mlplat.model.build import build
+from mlplat.model.build import build, made
 from mlplat.model.shape import Shape
 from mlplat.train import rng
 from mlplat.train.checkpoints import Checkpoint, Checkpoints
@@ -159,9 +159,7 @@ class Session:
         if isinstance(network, Architecture):
             module = build(network, source.encoding, outputs=source.task.outputs)
         else:
-            module = network(Shape.of(source.encoding, source.task.outputs))
-            if not isinstance(module, nn.Module):
-                raise InvalidInput(f"the network gave {type(module).__name__}, and not a torch.nn.Module")
+            module = made(network, Shape.of(source.encoding, source.task.outputs))
         rng.seed(self.settings.seed + 1 + self.rank)  # dropout differs between workers, the first weights do not
         return module.to(self.device)
 
