@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,6 +25,7 @@ from mlplat.config import set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.train import parallel
+from mlplat.train.faults import line_of
 from mlplat.train.fit import fit
 from mlplat.train.progress import Progress, Silent
 from mlplat.train.relay import Follower, ToFile
@@ -36,7 +35,6 @@ from mlplat.train.work import Learned, Work, Yielded
 
 ABORT_S = 30.0
 STOP_FILE = "stop"
-_NOT_THE_USERS = ("/site-packages/", str(Path(errors.__file__).parent) + "/", "<frozen ")
 _PARTNER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 # Ray Train's own: a shorter poll ends a run sooner; the others start actors and reporters that one machine does not
@@ -194,11 +192,8 @@ class ToldError(Exception):
 
 
 def _description(error: Exception) -> dict[str, str]:
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
-    frame = (users or frames)[-1]
-    where = f"{frame.filename}:{frame.lineno}"
-    return {"kind": type(error).__name__, "message": str(error), "where": where, "line": frame.line or ""}
+    where, line = line_of(error)
+    return {"kind": type(error).__name__, "message": str(error), "where": where, "line": line}
 
 
 def _told(error: WorkerGroupError) -> tuple[int, dict[str, str]] | None:
@@ -208,9 +203,15 @@ def _told(error: WorkerGroupError) -> tuple[int, dict[str, str]] | None:
         start = text.rfind('{"kind"')
         if start >= 0:
             description = json.JSONDecoder().raw_decode(text[start:])[0]
-            if not any(name in description["message"].lower() for name in _PARTNER_LOST):
+            ours = _kind(description) is not None
+            if ours or not any(name in description["message"].lower() for name in _PARTNER_LOST):
                 return rank, description
     return None
+
+
+def _kind(description: dict[str, str]) -> type[MlplatError] | None:
+    kind = getattr(errors, description["kind"], None)
+    return kind if isinstance(kind, type) and issubclass(kind, MlplatError) else None
 
 
 def _of_user(error: WorkerGroupError) -> MlplatError:
@@ -222,8 +223,7 @@ def _of_user(error: WorkerGroupError) -> MlplatError:
             f"workers were lost (rank {lost}): {why}. The same call goes on from the run's newest checkpoint."
         )
     rank, first = told
-    kind = getattr(errors, first["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, MlplatError):
+    if (kind := _kind(first)) is not None:
         return kind(first["message"])
     return UserCodeError(
         f"worker {rank} raised {first['kind']}: {first['message']}\n  at {first['where']}: {first['line']}"
