@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from torch import nn
 
 from mlplat import errors
@@ -25,16 +29,17 @@ from mlplat.config import set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.train import parallel
-from mlplat.train.faults import line_of
+from mlplat.train.faults import less_memory, line_of
 from mlplat.train.fit import fit
 from mlplat.train.progress import Progress, Silent
 from mlplat.train.relay import Follower, ToFile
 from mlplat.train.session import learn
-from mlplat.train.settings import Parallel
+from mlplat.train.settings import Parallel, TrainSettings
 from mlplat.train.work import Learned, Work, Yielded
 
 ABORT_S = 30.0
 STOP_FILE = "stop"
+_NODE = re.compile(r"Memory on the node \(IP: ([^,]+), [^)]*\) was ([\d.]+ ?GB used / [\d.]+ ?GB limit)")
 _PARTNER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 # Ray Train's own: a shorter poll ends a run sooner; the others start actors and reporters that one machine does not
@@ -79,13 +84,33 @@ class Workers:
         return [one.cpu() for one in found]
 
 
+class Backend(_TorchBackend):  # type: ignore[misc]
+    """Ray Train's. Of the workers that it says goodbye to some may be dead, and it knows that; but where Ray killed one for its
+    memory the error is of another class, which would end the run."""
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        with contextlib.suppress(OutOfMemoryError):
+            super().on_shutdown(worker_group, backend_config)
+
+
+@dataclass
+class Torch(TorchConfig):  # type: ignore[misc]
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
+
+
 class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
-    """Ray Train's, but what the user's code raised it would raise again: only lost workers are worth another try."""
+    """Ray Train's, but what the user's code raised it would raise again: only lost workers are worth another try. One that Ray
+    killed for its memory while workers were starting is lost too, and no error of Ray Train's own."""
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if isinstance(training_failed_error, WorkerGroupError) and _told(training_failed_error) is not None:
+        error = training_failed_error
+        if isinstance(error, WorkerGroupError) and _told(error) is not None:
             return FailureDecision.RAISE
-        return super().make_decision(training_failed_error)
+        if isinstance(error, ControllerError) and isinstance(error.controller_failure, OutOfMemoryError):
+            error = WorkerGroupError(str(error), {})
+        return super().make_decision(error)
 
 
 class Trainer(TorchTrainer):  # type: ignore[misc]
@@ -130,6 +155,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
     trainer = Trainer(
         _worker,
         train_loop_config={"work": work, "told": told},
+        torch_config=Torch(),
         scaling_config=ScalingConfig(
             num_workers=(demand.least, demand.count) if elastic else demand.count,
             use_gpu="GPU" in dict(demand.resources),
@@ -144,7 +170,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
     )
     follower = Follower(told, progress, every=lambda: asked.touch() if follower.failed or stop() else None)
     try:
-        return _fit(trainer)
+        return _fit(trainer, work.settings)
     finally:
         with contextlib.ExitStack() as stack:
             for left in (told, asked):
@@ -158,16 +184,19 @@ def _described(demand: Demand) -> str:
     return f"{workers} worker{'' if demand.count == 1 else 's'} for {demand}"
 
 
-def _fit(trainer: Trainer) -> Learned | Yielded:
+def _fit(trainer: Trainer, settings: TrainSettings) -> Learned | Yielded:
     try:
         result = trainer.fit()
     except KeyboardInterrupt:
         trainer.abort()
         raise
     except WorkerGroupError as error:
-        raise _of_user(error) from None
+        raise _of_user(error, settings) from None
     except (TrainingFailedError, RayError) as error:
-        raise Unavailable(f"Ray Train could not run the workers: {_first_line(error)}") from error
+        failure = error.controller_failure if isinstance(error, ControllerError) else error
+        if isinstance(failure, OutOfMemoryError):  # of the controller, or while workers were starting
+            raise _killed_for_memory(failure, settings) from None
+        raise Unavailable(f"Ray Train could not run the workers: {_first_line(failure)}") from error
     learned: Learned | Yielded = result.return_value
     return learned
 
@@ -214,9 +243,14 @@ def _kind(description: dict[str, str]) -> type[MlplatError] | None:
     return kind if isinstance(kind, type) and issubclass(kind, MlplatError) else None
 
 
-def _of_user(error: WorkerGroupError) -> MlplatError:
+def _of_user(error: WorkerGroupError, settings: TrainSettings) -> MlplatError:
     told = _told(error)
     if told is None:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, WorkerHealthCheckFailedError):
+                failure = failure.health_check_failure
+            if isinstance(failure, OutOfMemoryError):
+                return _killed_for_memory(failure, settings)
         lost = ", ".join(str(rank) for rank in sorted(error.worker_failures))
         why = next((_first_line(failure) for failure in error.worker_failures.values()), _first_line(error))
         return Unavailable(
@@ -227,6 +261,16 @@ def _of_user(error: WorkerGroupError) -> MlplatError:
         return kind(first["message"])
     return UserCodeError(
         f"worker {rank} raised {first['kind']}: {first['message']}\n  at {first['where']}: {first['line']}"
+    )
+
+
+def _killed_for_memory(error: OutOfMemoryError, settings: TrainSettings) -> Unavailable:
+    """Ray's text is a page, with all processes of the node; its first line says what there was."""
+    found = _NODE.search(str(error))
+    node = f"the node {found[1]} ran low on memory ({found[2]})" if found else "their node ran low on memory"
+    return Unavailable(
+        f"workers were lost: Ray killed them because {node}. What takes less: {less_memory(settings)}. Other work on that node "
+        "counts too. Such a change begins a new run; the same call goes on from the run's newest checkpoint."
     )
 
 

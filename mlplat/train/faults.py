@@ -37,15 +37,20 @@ def out_of_memory(error: BaseException, settings: TrainSettings, *, rank: int, s
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "no more is known")
     where, line = line_of(error)
     rows = max(1, settings.batch_size // size // settings.accumulate)
+    return (
+        f"{who} ran out of memory, with {rows} rows at a time: {type(error).__name__}: {said[:_SHOWN]}\n"
+        f"  at {where}: {line}\n"
+        f"What takes less: {less_memory(settings)}. Such a change begins a new run; the same call goes on from the newest "
+        "checkpoint of this one."
+    )
+
+
+def less_memory(settings: TrainSettings) -> str:
+    """The ways."""
     ways = [
         f"a batch_size below {settings.batch_size}",
         f"accumulate={2 * settings.accumulate}, which makes the same step of half as many rows at a time",
     ]
     if settings.parallel == "ddp":
         ways.append('parallel="fsdp", where each of several workers holds a share of the network and its optimiser')
-    return (
-        f"{who} ran out of memory, with {rows} rows at a time: {type(error).__name__}: {said[:_SHOWN]}\n"
-        f"  at {where}: {line}\n"
-        f"What takes less: {'; '.join(ways)}. Such a change begins a new run; the same call goes on from the newest "
-        "checkpoint of this one."
-    )
+    return "; ".join(ways)
