@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,19 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray._private.state import available_resources_per_node, state
+from ray._raylet import PlacementGroupID
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ScalingDecision
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from torch import nn
 
 from mlplat import errors
@@ -37,7 +43,9 @@ from mlplat.train.session import learn
 from mlplat.train.settings import Parallel, TrainSettings
 from mlplat.train.work import Learned, Work, Yielded
 
-ABORT_S = 30.0
+ABORT_S = 10.0
+RESIZE_S = 60.0
+WAIT_S = 0.5
 STOP_FILE = "stop"
 _NODE = re.compile(r"Memory on the node \(IP: ([^,]+), [^)]*\) was ([\d.]+ ?GB used / [\d.]+ ?GB limit)")
 _PARTNER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
@@ -64,7 +72,11 @@ class Workers:
         self.device: torch.device = get_device()
 
     def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
-        kind = parallel.Alone if self.size == 1 else parallel.Sharded if how == "fsdp" else parallel.Replicated
+        kind: type[parallel.Alone]
+        if how == "fsdp":
+            kind = parallel.Named if self.size == 1 else parallel.Sharded
+        else:
+            kind = parallel.Alone if self.size == 1 else parallel.Replicated
         return kind(module, self.device, half=half)
 
     def share(self, numbers: Sequence[float]) -> list[float]:
@@ -113,6 +125,39 @@ class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
         return super().make_decision(error)
 
 
+class ElasticPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+    """Ray Train's divides what the cluster has among its runs, and knows of nothing else there: where an actor holds a core it
+    would ask for this core, and wait for it for ever. Here a run gets what is free as well, on nodes with its labels.
+    """
+
+    _held = 0
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        decision = super().make_decision_for_non_running_worker_group()
+        if isinstance(decision, NoopDecision):
+            threading.Event().wait(WAIT_S)  # else its controller asks again at once, and keeps a core busy
+        else:
+            self._held = 0  # if these cannot be had they hold nothing; once they run it is said below
+        return decision
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
+        self._held = worker_group_state.num_workers  # a group that is to be replaced gives its cores back
+        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        share: int = super()._count_possible_workers(reserved_resources)
+        wanted = (self.scaling_config.label_selector or {}).items()
+        suited = [node["NodeID"] for node in ray.nodes() if node["Alive"] and wanted <= node["Labels"].items()]
+        free = available_resources_per_node()
+        each = self.scaling_config._resources_per_worker_not_none
+        fit = (
+            min(int(free.get(node, {}).get(name, 0.0) // amount) for name, amount in each.items()) for node in suited
+        )
+        return min(share, self._held + sum(fit))
+
+
 class Trainer(TorchTrainer):  # type: ignore[misc]
     """Ray Train's, which takes over Ctrl-C for good and then ends the process; here it stays Python's, and frees the
     workers."""
@@ -130,12 +175,28 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         arguments["failure_policy"] = FailurePolicy(self.run_config.failure_config)
+        if self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = ElasticPolicy(self.scaling_config)
         return super()._initialize_and_run_controller(**arguments)
 
     def abort(self) -> None:
-        if self._controller is not None:
-            with contextlib.suppress(RayActorError):  # how it answers: by ending
-                ray.get(self._controller.abort.remote(), timeout=ABORT_S)
+        if self._controller is None:
+            return
+        try:
+            ray.get(self._controller.abort.remote(), timeout=ABORT_S)
+        except RayActorError:
+            pass  # how it answers: by ending
+        except GetTimeoutError:  # it waits for room for its workers, and hears nothing
+            ray.kill(self._controller)
+            _forget_groups(self._controller._actor_id.binary())
+
+
+def _forget_groups(creator: bytes) -> None:
+    """What an actor asked for and did not get stays asked for after its death, until the driver ends."""
+    for row in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(row)
+        if group.creator_actor_id == creator:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
@@ -161,6 +222,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
             use_gpu="GPU" in dict(demand.resources),
             resources_per_worker=dict(demand.resources),
             label_selector=dict(demand.labels) or None,
+            elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=RunConfig(
             name=work.folder.name,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -15,21 +11,18 @@ from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import ControllerError
 
-from mlplat.config import environment
 from mlplat.train._ray import FailurePolicy, _killed_for_memory
+from tests.ray.drivers import told
 from tests.ray.eating_driver import ROOM
 from tests.train.support import settings
 
 pytestmark = pytest.mark.ray
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 300
-
 
 def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_then_the_error_says_so(tmp_path: Path) -> None:
     if psutil.virtual_memory().available < 2 * ROOM:
         pytest.skip(f"a worker eats {ROOM // 2**30} GiB here, and must not take what others need")
-    lenient, strict = _driver(tmp_path)
+    lenient, strict = told("eating_driver", tmp_path)
     assert "error" not in lenient, lenient
     assert (len(lenient["begun"]), lenient["same"]) == (2, True)
     assert 8 <= lenient["begun"][1] <= 16
@@ -42,20 +35,6 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_then_the_error_s
     assert (len(strict["begun"]), strict["same"]) == (2, True)  # the same call, in process
 
 
-def _driver(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ray.eating_driver", str(folder)],
-        cwd=ROOT,
-        env=dict(environment().variables),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def test_workers_killed_for_memory_while_they_start_count_as_lost() -> None:
     """Ray Train takes it for an error of its own, which it would not try again."""
     policy = FailurePolicy(FailureConfig(max_failures=1))
@@ -65,5 +44,5 @@ def test_workers_killed_for_memory_while_they_start_count_as_lost() -> None:
 
 
 def test_a_text_of_another_form_is_still_told() -> None:
-    told = str(_killed_for_memory(OutOfMemoryError("a later version says it otherwise"), settings()))
-    assert told.startswith("workers were lost: Ray killed them because their node ran low on memory. What takes less: ")
+    said = str(_killed_for_memory(OutOfMemoryError("a later version says it otherwise"), settings()))
+    assert said.startswith("workers were lost: Ray killed them because their node ran low on memory. What takes less: ")
