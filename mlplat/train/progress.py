@@ -141,7 +141,8 @@ class Terminal:
         self._plan = plan
         self._task = self._bar.add_task("", total=plan.total, completed=plan.done, said="", rate="")
         self._bar.start()
-        self._hook, sys.breakpointhook = sys.breakpointhook, self._breakpoint
+        if self._hook is None:
+            self._hook, sys.breakpointhook = sys.breakpointhook, self._breakpoint
 
     def step(self, done: int, loss: float) -> None:
         if self._task is not None:
@@ -162,9 +163,8 @@ class Terminal:
     def _breakpoint(self, *arguments: Any, **named: Any) -> Any:
         self._bar.stop()
         if self._hook is sys.__breakpointhook__ and "PYTHONBREAKPOINT" not in environment().variables:
-            return pdb.Pdb().set_trace(
-                sys._getframe(1)
-            )  # what it would do, with the user's frame and not with this one
+            # What it would do, with the user's frame and not with this one.
+            return pdb.Pdb().set_trace(sys._getframe(1))
         return self._hook(*arguments, **named) if self._hook else None
 
 
