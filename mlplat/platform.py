@@ -18,7 +18,7 @@ import pyarrow as pa
 from mlplat import config
 from mlplat.clock import Clock, SystemClock
 from mlplat.config import Environment, Settings
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, Refused
 from mlplat.features.catalogue import ModelUse
 from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
@@ -390,8 +390,14 @@ class Platform(Models):
     def _admit(self, demand: Demand, progress: Progress) -> None:
         """Refuse what can never run; say what a demand that must wait is waiting for."""
         demands.check(demand, self.session.total())
-        waiting = demands.waiting_for(demand, self.session.available())
-        if waiting:
+        nowhere = demands.lacks_labels(demand, [node["labels"] for node in self.session.nodes() if node["alive"]])
+        if nowhere and self.session.owned:
+            raise Refused(
+                f"{nowhere}. Correct the labels, or connect to a cluster that has them with connect(..., ray=ADDRESS)."
+            )
+        if nowhere:
+            progress.note(f"{nowhere}. It waits for one to join; Ctrl-C ends it.")
+        elif waiting := demands.waiting_for(demand, self.session.available()):
             progress.note(waiting)
 
     def _model_status(self, name: str) -> dict[str, Any]:

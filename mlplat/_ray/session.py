@@ -96,12 +96,18 @@ class Session:
         return dict(ray.available_resources())
 
     def nodes(self) -> list[dict[str, Any]]:
-        """`{"id", "address", "alive", "resources"}` of every node."""
+        """`{"id", "address", "alive", "resources", "labels"}` of every node."""
         import ray
 
         return [
-            {"id": n["NodeID"], "address": n["NodeManagerAddress"], "alive": n["Alive"], "resources": n["Resources"]}
-            for n in ray.nodes()
+            {
+                "id": node["NodeID"],
+                "address": node["NodeManagerAddress"],
+                "alive": node["Alive"],
+                "resources": node["Resources"],
+                "labels": node["Labels"],
+            }
+            for node in ray.nodes()
         ]
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,22 @@ def waiting_for(demand: Demand, available: Mapping[str, float]) -> str | None:
         if wanted > free:
             return f"{demand} waits for {wanted - free:g} more {name}: {free:g} of the {wanted:g} wanted are free"
     return None
+
+
+def lacks_labels(demand: Demand, nodes: Sequence[Mapping[str, str]]) -> str | None:
+    """That no node has the labels, in words; None if one has them all. `nodes` are the labels of each."""
+    wanted = dict(demand.labels)
+    if any(wanted.items() <= labels.items() for labels in nodes) or any(map(_selects, wanted.values())):
+        return None
+    asked = ", ".join(f"{name}={value}" for name, value in wanted.items())
+    there = sorted({f"{name}={labels[name]}" for labels in nodes for name in wanted if name in labels})
+    has = f"nodes have {', '.join(there)}" if there else f"no node has a label {' or '.join(map(repr, wanted))}"
+    return f"{demand} asks for nodes with {asked}, and there is none: {has}"
+
+
+def _selects(value: str) -> bool:
+    """Whether it is one of Ray's selectors, such as `!cloud` or `in(a,b)`: Ray alone knows what they match."""
+    return value.startswith("!") or value.endswith(")")
 
 
 def _amount(name: Any, amount: Any) -> bool:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
-import traceback
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 import torch.distributed as dist
-from ray.exceptions import RayActorError, RayError
+from ray._private.state import available_resources_per_node, state
+from ray._raylet import PlacementGroupID
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
-from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ScalingDecision
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from torch import nn
 
 from mlplat import errors
@@ -27,16 +35,19 @@ from mlplat.config import carried, environment, set_environment
 from mlplat.errors import MlplatError, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.train import parallel
+from mlplat.train.faults import less_memory, line_of
 from mlplat.train.fit import fit
 from mlplat.train.progress import Progress, Silent
 from mlplat.train.relay import Follower, ToFile
 from mlplat.train.session import learn
-from mlplat.train.settings import Parallel
+from mlplat.train.settings import Parallel, TrainSettings
 from mlplat.train.work import Learned, Work, Yielded
 
-ABORT_S = 30.0
+ABORT_S = 10.0
+RESIZE_S = 60.0
+WAIT_S = 0.5
 STOP_FILE = "stop"
-_NOT_THE_USERS = ("/site-packages/", str(Path(errors.__file__).parent) + "/", "<frozen ")
+_NODE = re.compile(r"Memory on the node \(IP: ([^,]+), [^)]*\) was ([\d.]+ ?GB used / [\d.]+ ?GB limit)")
 _PARTNER_LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
 
 # Ray Train's own: a shorter poll ends a run sooner; the others start actors and reporters that one machine does not
@@ -61,7 +72,11 @@ class Workers:
         self.device: torch.device = get_device()
 
     def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
-        kind = parallel.Alone if self.size == 1 else parallel.Sharded if how == "fsdp" else parallel.Replicated
+        kind: type[parallel.Alone]
+        if how == "fsdp":
+            kind = parallel.Named if self.size == 1 else parallel.Sharded
+        else:
+            kind = parallel.Alone if self.size == 1 else parallel.Replicated
         return kind(module, self.device, half=half)
 
     def share(self, numbers: Sequence[float]) -> list[float]:
@@ -81,13 +96,66 @@ class Workers:
         return [one.cpu() for one in found]
 
 
+class Backend(_TorchBackend):  # type: ignore[misc]
+    """Ray Train's. Of the workers that it says goodbye to some may be dead, and it knows that; but where Ray killed one for its
+    memory the error is of another class, which would end the run."""
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        with contextlib.suppress(OutOfMemoryError):
+            super().on_shutdown(worker_group, backend_config)
+
+
+@dataclass
+class Torch(TorchConfig):  # type: ignore[misc]
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
+
+
 class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
-    """Ray Train's, but what the user's code raised it would raise again: only lost workers are worth another try."""
+    """Ray Train's, but what the user's code raised it would raise again: only lost workers are worth another try. One that Ray
+    killed for its memory while workers were starting is lost too, and no error of Ray Train's own."""
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        if isinstance(training_failed_error, WorkerGroupError) and _told(training_failed_error) is not None:
+        error = training_failed_error
+        if isinstance(error, WorkerGroupError) and _told(error) is not None:
             return FailureDecision.RAISE
-        return super().make_decision(training_failed_error)
+        if isinstance(error, ControllerError) and isinstance(error.controller_failure, OutOfMemoryError):
+            error = WorkerGroupError(str(error), {})
+        return super().make_decision(error)
+
+
+class ElasticPolicy(ElasticScalingPolicy):  # type: ignore[misc]
+    """Ray Train's divides what the cluster has among its runs, and knows of nothing else there: where an actor holds a core it
+    would ask for this core, and wait for it for ever. Here a run gets what is free as well, on nodes with its labels.
+    """
+
+    _held = 0
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        decision = super().make_decision_for_non_running_worker_group()
+        if isinstance(decision, NoopDecision):
+            threading.Event().wait(WAIT_S)  # else its controller asks again at once, and keeps a core busy
+        else:
+            self._held = 0  # if these cannot be had they hold nothing; once they run it is said below
+        return decision
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: Any, worker_group_status: Any
+    ) -> ScalingDecision:
+        self._held = worker_group_state.num_workers  # a group that is to be replaced gives its cores back
+        return super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        share: int = super()._count_possible_workers(reserved_resources)
+        wanted = (self.scaling_config.label_selector or {}).items()
+        suited = [node["NodeID"] for node in ray.nodes() if node["Alive"] and wanted <= node["Labels"].items()]
+        free = available_resources_per_node()
+        each = self.scaling_config._resources_per_worker_not_none
+        fit = (
+            min(int(free.get(node, {}).get(name, 0.0) // amount) for name, amount in each.items()) for node in suited
+        )
+        return min(share, self._held + sum(fit))
 
 
 class Trainer(TorchTrainer):  # type: ignore[misc]
@@ -107,12 +175,28 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         arguments["failure_policy"] = FailurePolicy(self.run_config.failure_config)
+        if self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = ElasticPolicy(self.scaling_config)
         return super()._initialize_and_run_controller(**arguments)
 
     def abort(self) -> None:
-        if self._controller is not None:
-            with contextlib.suppress(RayActorError):  # how it answers: by ending
-                ray.get(self._controller.abort.remote(), timeout=ABORT_S)
+        if self._controller is None:
+            return
+        try:
+            ray.get(self._controller.abort.remote(), timeout=ABORT_S)
+        except RayActorError:
+            pass  # how it answers: by ending
+        except GetTimeoutError:  # it waits for room for its workers, and hears nothing
+            ray.kill(self._controller)
+            _forget_groups(self._controller._actor_id.binary())
+
+
+def _forget_groups(creator: bytes) -> None:
+    """What an actor asked for and did not get stays asked for after its death, until the driver ends."""
+    for row in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(row)
+        if group.creator_actor_id == creator:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
@@ -133,11 +217,13 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
         _worker,
         # By reference: Ray Train's controller would else unpack it, and import the user's code without the workers' environment.
         train_loop_config={"work": ray.put(work), "folder": work.folder, "told": told},
+        torch_config=Torch(),
         scaling_config=ScalingConfig(
             num_workers=(demand.least, demand.count) if elastic else demand.count,
             use_gpu="GPU" in dict(demand.resources),
             resources_per_worker=dict(demand.resources),
             label_selector=dict(demand.labels) or None,
+            elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=RunConfig(
             name=work.folder.name,
@@ -148,7 +234,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
     )
     follower = Follower(told, progress, every=lambda: asked.touch() if follower.failed or stop() else None)
     try:
-        return _fit(trainer)
+        return _fit(trainer, work.settings)
     finally:
         with contextlib.ExitStack() as stack:
             for left in (told, asked):
@@ -162,16 +248,19 @@ def _described(demand: Demand) -> str:
     return f"{workers} worker{'' if demand.count == 1 else 's'} for {demand}"
 
 
-def _fit(trainer: Trainer) -> Learned | Yielded:
+def _fit(trainer: Trainer, settings: TrainSettings) -> Learned | Yielded:
     try:
         result = trainer.fit()
     except KeyboardInterrupt:
         trainer.abort()
         raise
     except WorkerGroupError as error:
-        raise _of_user(error) from None
+        raise _of_user(error, settings) from None
     except (TrainingFailedError, RayError) as error:
-        raise Unavailable(f"Ray Train could not run the workers: {_first_line(error)}") from error
+        failure = error.controller_failure if isinstance(error, ControllerError) else error
+        if isinstance(failure, OutOfMemoryError):  # of the controller, or while workers were starting
+            raise _killed_for_memory(failure, settings) from None
+        raise Unavailable(f"Ray Train could not run the workers: {_first_line(failure)}") from error
     learned: Learned | Yielded = result.return_value
     return learned
 
@@ -196,11 +285,8 @@ class ToldError(Exception):
 
 
 def _description(error: Exception) -> dict[str, str]:
-    frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if not any(part in frame.filename for part in _NOT_THE_USERS)]
-    frame = (users or frames)[-1]
-    where = f"{frame.filename}:{frame.lineno}"
-    return {"kind": type(error).__name__, "message": str(error), "where": where, "line": frame.line or ""}
+    where, line = line_of(error)
+    return {"kind": type(error).__name__, "message": str(error), "where": where, "line": line}
 
 
 def _told(error: WorkerGroupError) -> tuple[int, dict[str, str]] | None:
@@ -210,25 +296,45 @@ def _told(error: WorkerGroupError) -> tuple[int, dict[str, str]] | None:
         start = text.rfind('{"kind"')
         if start >= 0:
             description = json.JSONDecoder().raw_decode(text[start:])[0]
-            if not any(name in description["message"].lower() for name in _PARTNER_LOST):
+            ours = _kind(description) is not None
+            if ours or not any(name in description["message"].lower() for name in _PARTNER_LOST):
                 return rank, description
     return None
 
 
-def _of_user(error: WorkerGroupError) -> MlplatError:
+def _kind(description: dict[str, str]) -> type[MlplatError] | None:
+    kind = getattr(errors, description["kind"], None)
+    return kind if isinstance(kind, type) and issubclass(kind, MlplatError) else None
+
+
+def _of_user(error: WorkerGroupError, settings: TrainSettings) -> MlplatError:
     told = _told(error)
     if told is None:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, WorkerHealthCheckFailedError):
+                failure = failure.health_check_failure
+            if isinstance(failure, OutOfMemoryError):
+                return _killed_for_memory(failure, settings)
         lost = ", ".join(str(rank) for rank in sorted(error.worker_failures))
         why = next((_first_line(failure) for failure in error.worker_failures.values()), _first_line(error))
         return Unavailable(
             f"workers were lost (rank {lost}): {why}. The same call goes on from the run's newest checkpoint."
         )
     rank, first = told
-    kind = getattr(errors, first["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, MlplatError):
+    if (kind := _kind(first)) is not None:
         return kind(first["message"])
     return UserCodeError(
         f"worker {rank} raised {first['kind']}: {first['message']}\n  at {first['where']}: {first['line']}"
+    )
+
+
+def _killed_for_memory(error: OutOfMemoryError, settings: TrainSettings) -> Unavailable:
+    """Ray's text is a page, with all processes of the node; its first line says what there was."""
+    found = _NODE.search(str(error))
+    node = f"the node {found[1]} ran low on memory ({found[2]})" if found else "their node ran low on memory"
+    return Unavailable(
+        f"workers were lost: Ray killed them because {node}. What takes less: {less_memory(settings)}. Other work on that node "
+        "counts too. Such a change begins a new run; the same call goes on from the run's newest checkpoint."
     )
 
 

@@ -77,20 +77,8 @@ class Replicated(Alone):
         return self._ddp(*inputs)
 
 
-class Sharded(Alone):
-    """FSDP2: every layer with weights of its own is gathered when it runs. Each worker holds its share of the weights, the
-    gradients and the optimiser's state."""
-
-    def __init__(self, module: nn.Module, device: torch.device, *, half: bool) -> None:
-        super().__init__(module, device, half=False)  # its policy casts
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if half else None)
-        for layer in _layers(module):
-            fully_shard(layer, mesh=mesh, mp_policy=policy)
-        self._root: FSDPModule = fully_shard(module, mesh=mesh, mp_policy=policy)
-
-    def synchronise(self, wanted: bool) -> None:
-        self._root.set_requires_gradient_sync(wanted)
+class Named(Alone):
+    """One worker that may become several that share the network: its states are by name, as theirs are."""
 
     def weights(self) -> State:
         return self._states(())[0]
@@ -112,6 +100,22 @@ class Sharded(Alone):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         found: tuple[State, State] = get_state_dict(self.module, optimizers, options=options)
         return found
+
+
+class Sharded(Named):
+    """FSDP2: every layer with weights of its own is gathered when it runs. Each worker holds its share of the weights, the
+    gradients and the optimiser's state."""
+
+    def __init__(self, module: nn.Module, device: torch.device, *, half: bool) -> None:
+        super().__init__(module, device, half=False)  # its policy casts
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if half else None)
+        for layer in _layers(module):
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
+        self._root: FSDPModule = fully_shard(module, mesh=mesh, mp_policy=policy)
+
+    def synchronise(self, wanted: bool) -> None:
+        self._root.set_requires_gradient_sync(wanted)
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

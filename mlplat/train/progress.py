@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pdb
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from mlplat.clock import Clock
+from mlplat.config import environment
 
 LINE_EVERY_S = 10.0
 
@@ -113,7 +115,8 @@ class Lines:
 
 
 class Terminal:
-    """A moving bar with the rate and the time left."""
+    """A moving bar with the rate and the time left. It is away while a debugger has the terminal: it would draw over its prompt,
+    and holds back a line that has no end yet."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Bar(
@@ -127,6 +130,7 @@ class Terminal:
         )
         self._plan = Plan(epochs=0, steps=1, rows_per_step=0)
         self._task: TaskID | None = None
+        self._hook: Callable[..., Any] | None = None
 
     def note(self, text: str) -> None:
         self._bar.console.print(text, highlight=False, markup=False)
@@ -137,9 +141,13 @@ class Terminal:
         self._plan = plan
         self._task = self._bar.add_task("", total=plan.total, completed=plan.done, said="", rate="")
         self._bar.start()
+        if self._hook is None:
+            self._hook, sys.breakpointhook = sys.breakpointhook, self._breakpoint
 
     def step(self, done: int, loss: float) -> None:
         if self._task is not None:
+            if sys.gettrace() is None:
+                self._bar.start()  # again, after a debugger
             speed = self._bar.tasks[self._task].speed
             rate = f", {speed * self._plan.rows_per_step:,.0f} rows/s" if speed else ""
             self._bar.update(self._task, completed=done, said=f"loss {loss:.4f}", rate=rate)
@@ -149,6 +157,15 @@ class Terminal:
 
     def end(self) -> None:
         self._bar.stop()
+        if self._hook is not None:
+            sys.breakpointhook, self._hook = self._hook, None
+
+    def _breakpoint(self, *arguments: Any, **named: Any) -> Any:
+        self._bar.stop()
+        if self._hook is sys.__breakpointhook__ and "PYTHONBREAKPOINT" not in environment().variables:
+            # What it would do, with the user's frame and not with this one.
+            return pdb.Pdb().set_trace(sys._getframe(1))
+        return self._hook(*arguments, **named) if self._hook else None
 
 
 def describe(metrics: EpochMetrics, plan: Plan) -> str:

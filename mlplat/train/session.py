@@ -21,6 +21,7 @@ from mlplat.model.shape import Shape
 from mlplat.train import rng
 from mlplat.train.checkpoints import Checkpoint, Checkpoints
 from mlplat.train.encoded import Batch, Rows, open_rows
+from mlplat.train.faults import lacks_memory, out_of_memory
 from mlplat.train.gang import Gang
 from mlplat.train.judge import Judge
 from mlplat.train.pace import Pace
@@ -295,6 +296,15 @@ class Session:
 def learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callable[[], bool]) -> Learned | Yielded:
     """The run from its newest checkpoint, or from its beginning, to its end, or until `stop()` of rank 0 says so. Only rank 0
     reports, and has something in what it returns."""
+    try:
+        return _learn(work, gang, progress, clock, stop)
+    except Exception as error:
+        if lacks_memory(error):
+            raise UserCodeError(out_of_memory(error, work.settings, rank=gang.rank, size=gang.size)) from error
+        raise
+
+
+def _learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callable[[], bool]) -> Learned | Yielded:
     rows, held_out = open_rows(work.source, work.cache, gang)
     checkpoints = Checkpoints(work.folder / "checkpoints")
     with (

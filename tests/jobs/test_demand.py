@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplat.errors import InvalidInput, Refused
-from mlplat.jobs.demand import Demand, check, waiting_for
+from mlplat.jobs.demand import Demand, check, lacks_labels, waiting_for
 
 TWO_CORES = {"CPU": 2.0, "memory": 8e9}
 
@@ -87,3 +87,29 @@ def test_a_demand_that_waits_says_for_what() -> None:
 def test_a_demand_that_can_start_waits_for_nothing() -> None:
     assert waiting_for(Demand.parse("cpu:2"), TWO_CORES) is None
     assert waiting_for(Demand.parse("cpu:0"), {}) is None
+
+
+OFFICE, CLOUD = {"site": "office", "ray.io/node-id": "1"}, {"site": "cloud", "gpu": "h100"}
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {"site": "office"}, {"site": "cloud", "gpu": "h100"}, {"site": "!office"}, {"site": "in(a,b)"}]
+)
+def test_labels_that_a_node_has_lack_nothing(labels: dict[str, str]) -> None:
+    assert lacks_labels(Demand.parse({"labels": labels}), [OFFICE, CLOUD]) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "has"),
+    [
+        ({"site": "offcie"}, "nodes have site=cloud, site=office"),
+        ({"gpu": "h100", "site": "office"}, "nodes have gpu=h100, site=cloud, site=office"),
+        ({"rack": "7"}, "no node has a label 'rack'"),
+    ],
+)
+def test_labels_that_no_node_has_are_told_with_what_there_is(labels: dict[str, str], has: str) -> None:
+    asked = ", ".join(f"{name}={value}" for name, value in labels.items())
+    demand = Demand.parse({"CPU": 1, "labels": labels})
+    assert lacks_labels(demand, [OFFICE, CLOUD]) == (
+        f"1 x (1 CPU, {asked}) asks for nodes with {asked}, and there is none: {has}"
+    )

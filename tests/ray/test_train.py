@@ -30,7 +30,7 @@ from mlplat.train.run import Interrupted
 from mlplat.train.science import Science
 from mlplat.train.settings import Recovery, TrainSettings
 from mlplat.train.trainer import TrainedModel, train
-from tests.train.support import Listening, work
+from tests.train.support import Greedy, Listening, work
 
 pytestmark = [
     pytest.mark.ray,
@@ -79,6 +79,7 @@ def _train(
     *,
     compute: Any = "cpu:2",
     network: Any = None,
+    loss: Any = None,
     metadata: InMemoryMetadata | None = None,
     settings: TrainSettings = SETTINGS,
     progress: Silent | None = None,
@@ -86,7 +87,7 @@ def _train(
 ) -> Any:
     return train(
         data,
-        Science(network=network or mlp((16,), dropout=0.1)),
+        Science(network=network or mlp((16,), dropout=0.1), loss=loss),
         settings,
         demand=Demand.parse(compute),
         metadata=metadata or InMemoryMetadata(),
@@ -205,6 +206,25 @@ def test_an_error_of_the_users_code_names_its_line(tmp_path: Path) -> None:
         UserCodeError, match=r"worker \d raised RuntimeError: .*\n  at .*test_train\.py:\d+: out: torch"
     ):
         learn_on_workers(one, Demand.parse("cpu:2"), Silent(), lambda: False)
+
+
+def test_a_worker_without_memory_is_named_and_the_same_call_goes_on(tmp_path: Path, calm: TrainedModel) -> None:
+    data, metadata, full = learnable(tmp_path / "data"), InMemoryMetadata(), tmp_path / "full"
+    full.write_text("200")
+    listening = Listening()
+    with pytest.raises(
+        UserCodeError,
+        match=r"worker 1 of 2 ran out of memory, with 64 rows at a time: RuntimeError: .*can't allocate memory.*\n"
+        r"  at .*support\.py:\d+: torch\.empty\(TOO_MUCH\)\n.*a batch_size below 128; accumulate=2, .*fsdp",
+    ) as caught:
+        _train(data, tmp_path, loss=Greedy(full), settings=LONG, metadata=metadata, progress=listening)
+    assert caught.value.__cause__ is None
+    assert len(listening.plans) == 1  # it would come again: no second try
+    full.unlink()
+    found = _train(data, tmp_path, loss=Greedy(full), settings=LONG, metadata=metadata, progress=listening)
+    assert found.model.digest == calm.model.digest
+    assert listening.plans[1].done >= 200 - 2 * 40
+    assert [run["status"] for run in metadata._runs.values()] == ["FINISHED"]
 
 
 def test_workers_get_any_resource_that_the_cluster_has(tmp_path: Path) -> None:

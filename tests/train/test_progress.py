@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 
 from rich.console import Console
@@ -92,3 +93,12 @@ def test_a_file_gets_lines_and_nobody_gets_nothing() -> None:
 
 def test_a_run_that_never_began_can_end() -> None:
     Terminal(Console(file=io.StringIO(), force_terminal=True)).end()
+
+
+def test_breakpoint_is_as_it_was_after_a_run_that_began_twice() -> None:
+    terminal, before = Terminal(Console(file=io.StringIO(), force_terminal=True)), sys.breakpointhook
+    terminal.begin(PLAN)
+    terminal.begin(PLAN)
+    assert sys.breakpointhook is not before
+    terminal.end()
+    assert sys.breakpointhook is before
