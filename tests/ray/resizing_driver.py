@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-import mlplat.train._ray as on_ray
+import mlplat.train._ray.run as on_ray
 from mlplat.jobs.demand import Demand
 from mlplat.model import mlp
 from mlplat.train.progress import Plan, Silent

@@ -11,7 +11,8 @@ from ray.train import FailureConfig
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import ControllerError
 
-from mlplat.train._ray import FailurePolicy, _killed_for_memory
+from mlplat.train._ray.failures import killed_for_memory
+from mlplat.train._ray.policies import FailurePolicy
 from tests.ray.drivers import told
 from tests.ray.eating_driver import ROOM
 from tests.train.support import settings
@@ -44,5 +45,5 @@ def test_workers_killed_for_memory_while_they_start_count_as_lost() -> None:
 
 
 def test_a_text_of_another_form_is_still_told() -> None:
-    said = str(_killed_for_memory(OutOfMemoryError("a later version says it otherwise"), settings()))
+    said = str(killed_for_memory(OutOfMemoryError("a later version says it otherwise"), settings()))
     assert said.startswith("workers were lost: Ray killed them because their node ran low on memory. What takes less: ")
