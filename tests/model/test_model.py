@@ -16,7 +16,7 @@ from mlplat.errors import InvalidInput
 from mlplat.model import Architecture, InputEncoding, Model, mlp
 from mlplat.model.architecture import Activation, Dense, Norm, Residual
 from mlplat.model.build import build, read_weights
-from mlplat.model.signature import Field
+from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.model.task import BINARY
 from mlplat.testing.learnable import learnable
 
@@ -103,3 +103,19 @@ def test_a_signature_that_is_not_the_encodings_is_refused(tmp_path: Path) -> Non
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import sys, mlplat.model, mlplat.train; assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_signature_has_arrow_schemas_and_its_json_is_as_before_there_was_initialisation() -> None:
+    signature = Signature(
+        entities=(Field(name="shop", dtype="string", required=True),),
+        request=(Field(name="size", dtype="float64"), Field(name="open", dtype="bool", required=True)),
+        features=(FeatureRef(view="v", version="1", keys=("shop",), fields=(Field(name="n", dtype="int64"),)),),
+        outputs=BINARY.fields(),
+    )
+    wanted = [("size", pa.float64(), True), ("open", pa.bool_(), False), ("v.n", pa.int64(), True)]
+    assert signature.schema() == pa.schema([pa.field(name, kind, nullable=null) for name, kind, null in wanted])
+    assert signature.output_schema() == pa.schema([pa.field("probability", pa.float64(), nullable=False)])
+    assert "initialisation" not in signature.to_json()
+    prepared = replace(signature, initialisation=("open_table",))
+    assert Signature.from_json(prepared.to_json()) == prepared
+    assert Signature.from_json(signature.to_json()) == signature

@@ -53,3 +53,8 @@ def test_a_killed_job_goes_on_with_its_home(tmp_path: Path) -> None:
     # What was answered within the last second before the kill may be missing from the log: no more than that. Flights of the
     # moment of the kill, where nothing had happened since the moment before, are asked about again.
     assert 600 <= found["requests"] <= 705 + 5
+
+    again = [sys.executable, "-m", "mlplat.cli.main", "reproduce", "late", "--home", str(home)]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the weights are the same to the bit" in done.stdout
