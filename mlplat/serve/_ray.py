@@ -27,11 +27,12 @@ from mlplat.clock import Clock, SystemClock
 from mlplat.errors import Conflict, MlplatError, Unavailable
 from mlplat.model import artifact
 from mlplat.serve import state
-from mlplat.serve.answer import Answerer, Served
+from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
 from mlplat.serve.endpoint import Endpoint, versions
 from mlplat.serve.load import load
 from mlplat.serve.log import PredictionLog
+from mlplat.serve.served import Served
 from mlplat.serve.state import Entry
 
 APPLICATION = "mlplat"
@@ -75,7 +76,7 @@ class Ingress:
         """Serve what the home records now. Versions by name."""
         served = await asyncio.to_thread(self._load, dict(self._app.served))
         self._app.serve(served)
-        return {name: one.version.number for name, one in served.items()}
+        return {name: one.gold.number for name, one in served.items()}
 
     async def home(self) -> str:
         return str(self._home)
@@ -101,7 +102,7 @@ class Ingress:
 
 def _kept(before: dict[str, Served], entry: Entry) -> Served | None:
     served = before.get(entry.name)
-    same = served is not None and served.table.epoch == entry.epoch and served.version.model.digest == entry.digest
+    same = served is not None and served.table.epoch == entry.epoch and served.gold.digest == entry.digest
     return served if same else None
 
 

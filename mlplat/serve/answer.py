@@ -1,170 +1,192 @@
-"""From the bytes of a request to the bytes of its answer: parse, assign an arm, read features, predict, log. No I/O "
-"but the
-feature read, no waiting; whoever calls it decides where it runs.
-"""
+"""From the bytes of a request to the bytes of its answer: parse, assign arms, read features, predict, log. What it waits for
+is backbones alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from mlplat.clock import Clock
+from mlplat.errors import Unavailable
 from mlplat.features.online import FeatureReader, OnlineRows
-from mlplat.model.signature import Field, Signature
-from mlplat.serve.log import PredictionLog, Record, asked_column, schema_of
-from mlplat.serve.request import Parser, Request
-from mlplat.serve.routing import Assignment, RoutingTable, assign_all
-
-
-class Predictor(Protocol):
-    """What serving needs of a model."""
-
-    @property
-    def signature(self) -> Signature: ...
-
-    @property
-    def digest(self) -> str: ...
-
-    def predict(self, columns: Mapping[str, Sequence[Any]]) -> Mapping[str, Any]:
-        """Arrays by output name, one value per row of the input columns."""
+from mlplat.serve.backbone import Outputs
+from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Failure, Mirror
+from mlplat.serve.log import PredictionLog, Record, asked_column
+from mlplat.serve.request import Request
+from mlplat.serve.served import Served, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """A model version that is loaded, with what every request to it needs, made once."""
+class Part:
+    """Rows of a request that one version answered."""
 
-    number: int
-    model: Predictor
-    parser: Parser
-    schema: pa.Schema
-    inputs: tuple[Field, ...]
-
-    @classmethod
-    def of(cls, number: int, model: Predictor) -> Version:
-        signature = model.signature
-        return cls(
-            number=number,
-            model=model,
-            parser=Parser(signature),
-            schema=schema_of(signature),
-            inputs=signature.inputs(),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A name and who answers for it. Replaced as a whole, never changed: a request sees one of them from start to
-    end.
-    """
-
-    name: str
-    table: RoutingTable
+    ask: Ask
     version: Version
+    request: Request
+    features: OnlineRows
+    outputs: Outputs
+    features_us: int
+    predict_us: int
+
+
+class NeededField(Exception):
+    """A version needs a request field that gold does not, and the caller left it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
-    """Answers requests. An unknown entity is no error: its features are null and their status says "missing"."""
+    """Answers requests. An unknown entity is no error: its features are null and their status says "missing". `count` is told
+    what counts against an arm, `mirror` what shadows are shown: neither may wait."""
 
     reader: FeatureReader
     log: PredictionLog
     clock: Clock
     new_id: Callable[[], str]
+    count: Callable[[str, Count], None] = lambda name, count: None
+    mirror: Callable[[Served, Mirror, Request, str, Sequence[str]], None] = lambda *shown: None
 
-    def answer(self, served: Served, body: bytes, request_id: str) -> bytes:
+    async def answer(self, served: Served, body: bytes, request_id: str) -> bytes:
         """The JSON of the answer. Raises `HttpError` for a request that cannot be answered as it is."""
         started_s, received_us = self.clock.elapsed_s(), self.clock.now_us()
-        version = served.version
-        request = version.parser.parse(body, now_us=received_us)
-        units = _units(version.model.signature, request, request_id)
-        arms = assign_all(served.table, units)
-        features = self._read(version.model.signature, request)
-        inputs = {f.name: request.columns.get(f.name, features.columns.get(f.name)) for f in version.inputs}
-        outputs = {name: values.tolist() for name, values in version.model.predict(_complete(inputs)).items()}
+        request = served.parser.parse(body, now_us=received_us)
+        units = _units(served, request, request_id)
+        parts = await self._parts(served, request, units, request_id)
         own_id = self.new_id()
         ids = [f"{own_id}-{i}" for i in range(request.rows)]
-        answer = _render(served, request_id, ids, arms, features, outputs)
+        answer = _render(served.name, request_id, ids, parts)
         latency_us = int((self.clock.elapsed_s() - started_s) * 1e6)
-        self.log.append(
-            _record(served, request_id, ids, request, units, arms, features, outputs, received_us, latency_us)
-        )
+        for part in parts:
+            self.log.append(record_of(served.name, request_id, ids, units, part, received_us, latency_us))
         return answer
 
-    def _read(self, signature: Signature, request: Request) -> OnlineRows:
-        keys = {field.name: request.columns[field.name] for field in signature.entities}
-        return self.reader.read(signature.features, keys, request.at_us)
+    async def part(self, version: Version, ask: Ask, request: Request) -> Part:
+        """The rows of an ask, answered by its version. Raises what that raises."""
+        began_s = self.clock.elapsed_s()
+        asked = request.only(ask.rows)
+        missing = [name for name in version.needed if any(value is None for value in asked.columns[name])]
+        if missing:
+            raise NeededField(f"version {version.number} needs the request field {missing[0]!r}")
+        keys = {field.name: asked.columns[field.name] for field in version.signature.entities}
+        features = self.reader.read(version.signature.features, keys, asked.at_us)
+        read_s = self.clock.elapsed_s()
+        known = {**asked.columns, **features.columns}
+        outputs = await version.backbone.predict({f.name: known[f.name] for f in version.inputs}, asked.rows)
+        return Part(
+            ask=ask,
+            version=version,
+            request=asked,
+            features=features,
+            outputs=outputs,
+            features_us=int((read_s - began_s) * 1e6),
+            predict_us=int((self.clock.elapsed_s() - read_s) * 1e6),
+        )
+
+    async def _parts(self, served: Served, request: Request, units: Sequence[str], request_id: str) -> list[Part]:
+        dispatch = Dispatch(served.table, units)
+        parts: list[Part] = []
+        instructions, error = dispatch.begin(), None
+        while True:
+            asks: list[Ask] = []
+            for instruction in instructions:
+                if isinstance(instruction, Ask):
+                    asks.append(instruction)
+                elif isinstance(instruction, Mirror):
+                    self.mirror(served, instruction, request, request_id, units)
+                elif isinstance(instruction, Count):
+                    self.count(served.name, instruction)
+                elif isinstance(instruction, Fail):
+                    assert error is not None
+                    raise error
+            if not asks:
+                return parts
+            found = (
+                [await self._tried(served, asks[0], request)]
+                if len(asks) == 1
+                else await asyncio.gather(*(self._tried(served, ask, request) for ask in asks))
+            )
+            instructions = []
+            for ask, result in zip(asks, found, strict=True):
+                if isinstance(result, Part):
+                    parts.append(result)
+                    instructions += dispatch.answered(ask)
+                else:
+                    failure, why = result
+                    error = why if ask.is_gold else error
+                    instructions += dispatch.failed(ask, failure)
+
+    async def _tried(self, served: Served, ask: Ask, request: Request) -> Part | tuple[Failure, Exception]:
+        limit_s = served.deadline_s if ask.is_gold else served.experiment_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self.part(served.versions[ask.version], ask, request)
+        except TimeoutError:
+            return "late", Unavailable(f"{served.name!r} did not answer within {limit_s:g} s: try again")
+        except Exception as error:  # noqa: BLE001 - an experiment may fail as it likes; gold's error is raised by the caller
+            return "failed", error
 
 
-def _complete(inputs: Mapping[str, Sequence[Any] | None]) -> Mapping[str, Sequence[Any]]:
-    missing = [name for name, values in inputs.items() if values is None]
-    assert not missing, f"the feature reader left out {missing}"
-    return {name: values for name, values in inputs.items() if values is not None}
-
-
-def _units(signature: Signature, request: Request, request_id: str) -> list[str]:
+def _units(served: Served, request: Request, request_id: str) -> list[str]:
     """What sticks to an arm: the entity, or the request if the model knows no entity."""
-    if not signature.entities:
+    entities = served.gold.signature.entities
+    if not entities:
         return [request_id] * request.rows
-    keys = [request.columns[field.name] for field in signature.entities]
+    keys = [request.columns[field.name] for field in entities]
     return ["|".join("" if key is None else str(key) for key in row) for row in zip(*keys, strict=True)]
 
 
-def _render(
-    served: Served,
-    request_id: str,
-    ids: Sequence[str],
-    arms: Sequence[Assignment],
-    features: OnlineRows,
-    outputs: Mapping[str, Sequence[Any]],
-) -> bytes:
-    version = served.version
-    model = {"name": served.name, "version": version.number, "digest": version.model.digest}
-    predictions = [
-        {
-            "id": ids[i],
-            "outputs": {name: values[i] for name, values in outputs.items()},
-            "model": model,
-            "arm": arms[i].arm.name,
-            "propensity": arms[i].propensity,
-            "features": {view: status[i] for view, status in features.status.items()},
-        }
-        for i in range(len(ids))
-    ]
+def _render(name: str, request_id: str, ids: Sequence[str], parts: Sequence[Part]) -> bytes:
+    predictions: list[Any] = [None] * len(ids)
+    for part in parts:
+        model = {"name": name, "version": part.version.number, "digest": part.version.digest}
+        for i, row in enumerate(part.ask.rows):
+            predictions[row] = {
+                "id": ids[row],
+                "outputs": {name: values[i] for name, values in part.outputs.items()},
+                "model": model,
+                "arm": part.ask.arms[i].arm.name,
+                "propensity": part.ask.arms[i].propensity,
+                "features": {view: status[i] for view, status in part.features.status.items()},
+            }
     return orjson.dumps({"request_id": request_id, "predictions": predictions})
 
 
-def _record(
-    served: Served,
+def record_of(
+    name: str,
     request_id: str,
     ids: Sequence[str],
-    request: Request,
     units: Sequence[str],
-    arms: Sequence[Assignment],
-    features: OnlineRows,
-    outputs: Mapping[str, Sequence[Any]],
+    part: Part,
     received_us: int,
     latency_us: int,
+    *,
+    shadow: bool = False,
 ) -> Record:
-    version, rows = served.version, request.rows
+    """`ids` and `units` are those of the whole request."""
+    version, rows, places = part.version, part.request.rows, part.ask.rows
     columns: dict[str, Sequence[Any]] = {
-        "prediction_id": ids,
+        "prediction_id": [ids[row] for row in places],
         "request_id": [request_id] * rows,
-        "at": request.at_us,
+        "at": part.request.at_us,
         "received_at": [received_us] * rows,
-        "model": [served.name] * rows,
+        "model": [name] * rows,
         "version": [version.number] * rows,
-        "digest": [version.model.digest] * rows,
-        "arm": [a.arm.name for a in arms],
-        "propensity": [a.propensity for a in arms],
-        "unit": units,
+        "digest": [version.digest] * rows,
+        "arm": [a.arm.name for a in part.ask.arms],
+        "propensity": [a.propensity for a in part.ask.arms],
+        "instead": [part.ask.instead] * rows,
+        "shadow": [shadow] * rows,
+        "unit": [units[row] for row in places],
         "latency_us": [latency_us] * rows,
+        "features_us": [part.features_us] * rows,
+        "predict_us": [part.predict_us] * rows,
     }
-    columns |= {asked_column(name): values for name, values in request.columns.items()}
-    columns |= features.columns
-    columns |= {f"status.{view}": status for view, status in features.status.items()}
-    columns |= {f"output.{name}": values for name, values in outputs.items()}
-    return Record(name=served.name, schema=version.schema, columns=columns, rows=rows)
+    asked = {field.name for field in (*version.signature.entities, *version.signature.request)}
+    columns |= {asked_column(n): values for n, values in part.request.columns.items() if n in asked}
+    columns |= part.features.columns
+    columns |= {f"status.{view}": status for view, status in part.features.status.items()}
+    columns |= {f"output.{n}": values for n, values in part.outputs.items()}
+    return Record(name=name, schema=version.schema, columns=columns, rows=rows)

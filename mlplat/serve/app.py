@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from mlplat.errors import InvalidInput, Unavailable
-from mlplat.serve.answer import Answerer, Served
+from mlplat.errors import InvalidInput, Unavailable, UserCodeError
+from mlplat.serve.answer import Answerer
 from mlplat.serve.http import (
     Disconnected,
     HttpError,
@@ -24,6 +24,7 @@ from mlplat.serve.http import (
     send_text,
 )
 from mlplat.serve.openapi import document
+from mlplat.serve.served import Served
 
 _PREDICT = "/predict/"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -73,6 +74,9 @@ class App:
             await send_json(send, 503, HttpError(503, "unavailable", str(error)).body(), [(b"retry-after", b"1")])
         except InvalidInput as error:
             await send_json(send, 422, HttpError(422, "invalid_input", str(error)).body())
+        except UserCodeError as error:
+            _log.warning("request %s %s: the model failed: %s", scope["method"], scope["path"], error)
+            await send_json(send, 500, HttpError(500, "model_failed", str(error)).body())
         except Exception:  # noqa: BLE001 - a bug of ours: said to the caller, and to the log with all we know
             _log.exception("request %s %s failed", scope["method"], scope["path"])
             await send_json(
@@ -87,7 +91,7 @@ class App:
             check_content_type(scope)
             body = await read_body(scope, receive)
             request_id = self._request_id(scope)
-            answer = self._answerer.answer(served, body, request_id)
+            answer = await self._answerer.answer(served, body, request_id)
             await send_json(send, 200, answer, [(b"x-request-id", request_id.encode())])
             return
         page = self._pages.get(path)
@@ -128,10 +132,10 @@ class App:
 
     def _ready(self) -> dict[str, object]:
         """Every version that is served was warmed before: an app that answers is ready."""
-        return {"ready": True, "models": {name: served.version.number for name, served in self.served.items()}}
+        return {"ready": True, "models": {name: served.gold.number for name, served in self.served.items()}}
 
     def _openapi(self) -> dict[str, object]:
-        return document({name: served.version.model.signature for name, served in self.served.items()})
+        return document({name: served.gold.signature for name, served in self.served.items()})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

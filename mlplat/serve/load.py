@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlplat.errors import Corrupt
 from mlplat.model import artifact
-from mlplat.serve.answer import Served, Version
 from mlplat.serve.routing import GOLD, Arm, RoutingTable
+from mlplat.serve.served import Served, Version
 from mlplat.serve.state import Entry
 
 
@@ -26,8 +26,5 @@ def load(entry: Entry) -> Served:
             f"{entry.path}: answers the golden rows {difference:g} away from what it answered when it was made."
         )
     gold = Arm(name=GOLD, version=entry.version, share=1.0)
-    return Served(
-        name=entry.name,
-        table=RoutingTable(epoch=entry.epoch, salt=entry.name, arms=(gold,)),
-        version=Version.of(entry.version, found.model),
-    )
+    table = RoutingTable(epoch=entry.epoch, salt=entry.name, arms=(gold,))
+    return Served.of(entry.name, table, [Version.of(entry.version, found.model)])

@@ -32,8 +32,12 @@ _OWN = (
     ("digest", pa.string()),
     ("arm", pa.string()),
     ("propensity", pa.float64()),
+    ("instead", pa.string()),
+    ("shadow", pa.bool_()),
     ("unit", pa.string()),
     ("latency_us", pa.int64()),
+    ("features_us", pa.int64()),
+    ("predict_us", pa.int64()),
 )
 _OWN_NAMES = frozenset(name for name, _ in _OWN)
 _log = logging.getLogger(__name__)

@@ -40,6 +40,13 @@ class Request:
     columns: Mapping[str, Sequence[Any]]
     at_us: Sequence[int]
 
+    def only(self, rows: Sequence[int]) -> Request:
+        """These rows alone."""
+        if len(rows) == self.rows:
+            return self
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        return Request(rows=len(rows), columns=columns, at_us=[self.at_us[row] for row in rows])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:

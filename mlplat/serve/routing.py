@@ -14,7 +14,7 @@ _FULL = 1 << 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """A share of the units, answered by one version of the model."""
+    """A share of the units, answered by one version of the model; of a mirror, the share that it is shown."""
 
     name: str
     version: int
@@ -27,11 +27,13 @@ class RoutingTable:
 
     Gold comes first and gets what the other arms leave. These take the low end of the hash range in their order, so
     that an arm's 1 % of the units is inside its later 10 %. `salt` makes the arms of one name independent of another's.
+    `mirrors` are shadows: they are shown what all arms are asked, and answer nobody.
     """
 
     epoch: int
     salt: str
     arms: tuple[Arm, ...]
+    mirrors: tuple[Arm, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.arms or self.arms[0].name != GOLD:
@@ -41,6 +43,14 @@ class RoutingTable:
             or abs(sum(arm.share for arm in self.arms) - 1.0) > 1e-9
         ):
             raise InvalidInput("the shares of a routing table are between 0 and 1 and sum to 1")
+        names = [arm.name for arm in (*self.arms, *self.mirrors)]
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"two arms of a routing table have one name: {', '.join(sorted(names))}")
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """All that have to be ready."""
+        return frozenset(arm.version for arm in (*self.arms, *self.mirrors))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

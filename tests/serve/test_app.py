@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,13 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlplat.errors import Unavailable
+from mlplat.errors import InvalidInput, Unavailable
+from mlplat.model.signature import Field
 from mlplat.model.task import Task
-from mlplat.serve.answer import Answerer, Served, Version
+from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
+from mlplat.serve.dispatch import Count
 from mlplat.serve.http import MAX_BODY_BYTES
 from mlplat.serve.log import PredictionLog, read_log
 from mlplat.serve.routing import GOLD, Arm, RoutingTable
+from mlplat.serve.served import Served, Version
 from tests.serve.models import ROW, SIGNATURE, FakeModel, FakeReader
 
 NOW_US = 1_378_029_600_000_000
@@ -39,7 +42,7 @@ class StoppedClock:
 
 def served(version: int = 3, model: Any = None) -> Served:
     table = RoutingTable(epoch=version, salt="late", arms=(Arm(name=GOLD, version=version, share=1.0),))
-    return Served(name="late", table=table, version=Version.of(version, model or FakeModel()))
+    return Served.of("late", table, [Version.of(version, model or FakeModel())])
 
 
 @dataclass
@@ -382,3 +385,101 @@ async def raw(app: Callable[..., Any], scope: Mapping[str, Any], body: bytes) ->
 
     await app({"type": "http", **scope}, receive, send)
     return statuses[0]
+
+
+class Backing:
+    """A backbone that does what it is told to, and remembers how many rows it had."""
+
+    def __init__(self, act: Callable[[], Awaitable[None]], value: float = 0.5) -> None:
+        self.act, self.value, self.rows = act, value, 0
+
+    async def predict(self, columns: Any, rows: int) -> dict[str, list[float]]:
+        self.rows += rows
+        await self.act()
+        return {"probability": [self.value] * rows}
+
+    async def close(self) -> None: ...
+
+
+async def at_once() -> None: ...
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def broken() -> None:
+    raise RuntimeError("the graphics card fell out")
+
+
+def split(challenger: Any, share: float = 0.5, *, signature: Any = SIGNATURE, **limits: float) -> Served:
+    arms = (Arm(name=GOLD, version=3, share=1 - share), Arm(name="new", version=4, share=share))
+    other = Version.of(4, FakeModel(signature=signature, digest="e" * 64), challenger)
+    return Served.of(
+        "late", RoutingTable(epoch=4, salt="late", arms=arms), [Version.of(3, FakeModel()), other], **limits
+    )
+
+
+ENTITIES = [{**ROW, "tail": f"N{i}"} for i in range(40)]
+
+
+def test_the_rows_of_a_request_go_to_their_arms_and_come_back_in_their_order(rig: Rig) -> None:
+    rig.app.serve({"late": split(Backing(at_once))})
+    found = rig.predict(*ENTITIES).json()["predictions"]
+    arms = [p["arm"] for p in found]
+    assert set(arms) == {"gold", "new"}
+    assert [rig.predict(row).json()["predictions"][0]["arm"] for row in ENTITIES[:10]] == arms[:10]
+    for prediction in found:
+        new = prediction["arm"] == "new"
+        assert prediction["outputs"]["probability"] == (0.5 if new else 0.2)
+        assert prediction["model"]["version"] == (4 if new else 3)
+        assert prediction["propensity"] == 0.5
+    logged = {row["prediction_id"]: row for row in rig.logged()}
+    assert len(logged) == 50
+    assert all(logged[p["id"]]["arm"] == p["arm"] for p in found)
+    assert all(logged[p["id"]]["unit"] == f"JFK|{row['tail']}" for p, row in zip(found, ENTITIES, strict=True))
+
+
+@pytest.mark.parametrize(("act", "said"), [(broken, "failed"), (never, "late")])
+def test_gold_answers_for_an_experiment_that_does_not_and_it_is_counted(rig: Rig, act: Any, said: str) -> None:
+    counts: list[Count] = []
+    rig.app._answerer = replace(rig.app._answerer, count=lambda name, count: counts.append(count))
+    rig.app.serve({"late": split(Backing(act), experiment_s=0.01)})
+    found = rig.predict(*ENTITIES).json()["predictions"]
+    assert {p["outputs"]["probability"] for p in found} == {0.2}
+    assert {p["model"]["version"] for p in found} == {3}
+    assigned = [row for row in rig.logged() if row["arm"] == "new"]
+    assert {row["instead"] for row in assigned} == {said}
+    assert counts == [Count(arm="new", failure=said, rows=len(assigned))]  # type: ignore[arg-type]
+
+
+def test_an_experiment_that_lacks_a_field_fails_and_gold_answers(rig: Rig) -> None:
+    more = replace(SIGNATURE, request=(*SIGNATURE.request, Field(name="wifi", dtype="bool", required=True)))
+    backing = Backing(at_once)
+    rig.app.serve({"late": split(backing, 1.0, signature=more)})
+    (without,) = rig.predict(ROW).json()["predictions"]
+    assert (without["outputs"]["probability"], without["model"]["version"]) == (0.2, 3)
+    assert backing.rows == 0
+    (with_it,) = rig.predict({**ROW, "wifi": True}).json()["predictions"]
+    assert (with_it["outputs"]["probability"], with_it["model"]["version"]) == (0.5, 4)
+    assert [row["instead"] for row in rig.logged()] == ["failed", None]
+
+
+def test_an_experiment_never_answers_for_gold(rig: Rig) -> None:
+    served = split(Backing(at_once))
+    gold = replace(served.versions[3], backbone=Backing(never))
+    rig.app.serve({"late": replace(served, versions={3: gold, 4: served.versions[4]}, deadline_s=0.01)})
+    response = rig.predict(*ENTITIES)
+    assert response.status_code == 503
+    assert "did not answer within 0.01 s" in response.json()["error"]["message"]
+    assert response.headers["retry-after"] == "1"
+    assert rig.logged() == []
+
+
+def test_versions_that_no_caller_could_ask_both_are_not_served_together() -> None:
+    for signature, said in (
+        (replace(SIGNATURE, entities=SIGNATURE.entities[:1]), "entity keys"),
+        (replace(SIGNATURE, request=(Field(name="seats", dtype="string"),)), "'seats' is string"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            split(Backing(at_once), signature=signature)

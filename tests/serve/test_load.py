@@ -39,7 +39,7 @@ def test_a_model_is_served_by_gold_alone_at_the_epoch_of_the_record(model: Model
     path = artifact.save(model, tmp_path, golden=artifact.Golden.of(model, INPUTS))
     served = load(entry(path, model))
     assert [(arm.name, arm.version, arm.share) for arm in served.table.arms] == [("gold", 4, 1.0)]
-    assert (served.name, served.table.epoch, served.version.model.digest) == ("late", 9, model.digest)
+    assert (served.name, served.table.epoch, served.gold.digest) == ("late", 9, model.digest)
 
 
 def test_recorded_code_of_the_own_home_is_served(model: Model, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_recorded_code_of_the_own_home_is_served(model: Model, tmp_path: Path) -
     weights = read_weights(network.make(Shape.of(model.encoding, 1)))
     recorded = replace(model, network=network, weights=weights)
     path = artifact.save(recorded, tmp_path, golden=artifact.Golden.of(recorded, INPUTS))
-    assert load(entry(path, recorded)).version.model.digest == recorded.digest
+    assert load(entry(path, recorded)).gold.digest == recorded.digest
 
 
 def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: Model, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""What a name is answered by: its routing table, and the versions in it that are ready. Replaced as a whole, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from mlplat.errors import InvalidInput
+from mlplat.model.signature import Field, Signature
+from mlplat.serve.backbone import Backbone, Fused, Predictor
+from mlplat.serve.log import schema_of
+from mlplat.serve.request import Parser
+from mlplat.serve.routing import RoutingTable
+
+EXPERIMENT_S = 0.25
+DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A model version that is ready, with what every request to it needs, made once. `needed` are request fields that it
+    cannot do without."""
+
+    number: int
+    digest: str
+    signature: Signature
+    backbone: Backbone
+    schema: pa.Schema
+    inputs: tuple[Field, ...]
+    needed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, number: int, model: Predictor, backbone: Backbone | None = None) -> Version:
+        """`backbone` answers in the place of the model itself."""
+        signature = model.signature
+        return cls(
+            number=number,
+            digest=model.digest,
+            signature=signature,
+            backbone=backbone or Fused(model),
+            schema=schema_of(signature),
+            inputs=signature.inputs(),
+            needed=tuple(field.name for field in signature.request if field.required),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A name and who answers for it: a request sees one of these from its start to its end.
+
+    `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may.
+    """
+
+    name: str
+    table: RoutingTable
+    versions: Mapping[int, Version]
+    parser: Parser
+    experiment_s: float = EXPERIMENT_S
+    deadline_s: float = DEADLINE_S
+
+    @classmethod
+    def of(cls, name: str, table: RoutingTable, versions: Iterable[Version], **limits: float) -> Served:
+        """`InvalidInput` if two versions cannot be asked by the same callers."""
+        ready = {version.number: version for version in versions}
+        gold = ready[table.arms[0].version]
+        asked = together(gold.signature, [v.signature for v in ready.values()])
+        return cls(name=name, table=table, versions=ready, parser=Parser(asked), **limits)
+
+    @property
+    def gold(self) -> Version:
+        return self.versions[self.table.arms[0].version]
+
+
+def together(gold: Signature, others: Iterable[Signature]) -> Signature:
+    """What callers may send so that each of these can be asked: gold's fields, and those that only others know, which may be
+    left out: then gold answers. `InvalidInput` if another has other entities, or another type of a field."""
+    request = {field.name: field for field in gold.request}
+    for other in others:
+        if {f.name: f.dtype for f in other.entities} != {f.name: f.dtype for f in gold.entities}:
+            raise InvalidInput(
+                f"the entity keys are {[f.name for f in other.entities]}, and gold's {[f.name for f in gold.entities]}: "
+                "callers of one endpoint send the same"
+            )
+        for field in other.request:
+            known = request.setdefault(field.name, replace(field, required=False))
+            if known.dtype != field.dtype:
+                raise InvalidInput(f"request field {field.name!r} is {field.dtype}, and gold's is {known.dtype}")
+    return replace(gold, request=tuple(request.values()))
