@@ -12,12 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-import polars as pl
-import pyarrow as pa
-
 from mlplat import config
 from mlplat.clock import Clock, SystemClock
 from mlplat.config import Environment, Settings
+from mlplat.endpoints import Endpoints
 from mlplat.errors import InvalidInput, Refused
 from mlplat.features.catalogue import ModelUse
 from mlplat.features.pool import OnFirstUse, Pool
@@ -28,13 +26,9 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
-from mlplat.model import artifact
-from mlplat.models import Models
 from mlplat.notify import Notifier
-from mlplat.serve import parity, state
-from mlplat.serve.endpoint import Endpoint, alive
-from mlplat.serve.log import read_log
-from mlplat.serve.parity import Parity
+from mlplat.serve import state
+from mlplat.serve.endpoint import alive
 from mlplat.train import (
     Interrupted,
     ModelPromoter,
@@ -93,13 +87,14 @@ class TrainOptions(TypedDict, total=False):
     notify: Notifier | Sequence[Notifier]
 
 
-class Platform(Models):
+class Platform(Endpoints):
     """One process's access to a home. Its parts open when they are first used; `close` releases all of them."""
 
     def __init__(self, settings: Settings, env: Environment, clock: Clock) -> None:
         self._settings = settings
         self._env = env
         self._clock = clock
+        self._online_url = settings.online
         self._session: Session | None = None
         self._starting = threading.Lock()
         self._closing = contextlib.ExitStack()
@@ -257,57 +252,6 @@ class Platform(Models):
         return reproduce(
             version, science=science, metadata=self.metadata, home=self.home, clock=self._clock, progress=shown
         )
-
-    def serve(self, name: str, *, port: int | None = None) -> Endpoint:
-        """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
-
-        A name that is served already goes over to the present gold without losing a request.
-        """
-        gold = self.gold(name)
-        session = self.session  # before Serve is imported: it reads its settings then
-        from mlplat.serve._ray import deploy
-
-        endpoint = deploy(
-            session,
-            self.home,
-            online=self._settings.online,
-            name=name,
-            version=gold.version,
-            digest=gold.digest,
-            path=str(artifact.place(self.home.resolve(), name, gold.digest)),
-            port=port,
-        )
-        self._closing.callback(endpoint.close)
-        return endpoint
-
-    def undeploy(self, name: str) -> None:
-        """Stop serving a name. Its log, its models and its aliases stay."""
-        _ = self.session
-        from mlplat.serve._ray import undeploy
-
-        undeploy(self.home, name)
-
-    def predictions(self, name: str) -> pa.Table:
-        """The prediction log of an endpoint up to now, in order of arrival."""
-        if self._session is not None:
-            from mlplat.serve._ray import flush_log
-
-            flush_log()
-        return read_log(self.home, name)
-
-    def parity(self, name: str) -> Parity:
-        """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
-        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
-        """
-        table = self.predictions(name)
-        log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
-        parts = []
-        for (version,), rows in log.group_by("version", maintain_order=True):
-            model = self.metadata.version(name, int(str(version)))
-            signature = self.load(model).signature
-            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
-            parts.append(parity.compare(rows, batch, signature))
-        return parity.merged(parts)
 
     def status(self) -> dict[str, Any]:
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""

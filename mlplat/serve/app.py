@@ -132,7 +132,11 @@ class App:
 
     def _ready(self) -> dict[str, object]:
         """Every version that is served was warmed before: an app that answers is ready."""
-        return {"ready": True, "models": {name: served.gold.number for name, served in self.served.items()}}
+        return {
+            "ready": True,
+            "models": {name: served.gold.number for name, served in self.served.items()},
+            "epochs": {name: served.table.epoch for name, served in self.served.items()},
+        }
 
     def _openapi(self) -> dict[str, object]:
         return document({name: served.gold.signature for name, served in self.served.items()})

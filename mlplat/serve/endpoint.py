@@ -78,14 +78,14 @@ class Endpoint:
 
 def alive(url: str) -> bool:
     """Whether an endpoint of mlplat answers there now."""
-    return versions(url) is not None
+    return epochs(url) is not None
 
 
-def versions(url: str) -> Mapping[str, int] | None:
-    """What is served there: version by name; None if nobody answers."""
+def epochs(url: str) -> Mapping[str, int] | None:
+    """What is served there: the epoch of its table by name; None if nobody answers."""
     try:
         response = httpx.get(f"{url}/readyz", timeout=_ALIVE_TIMEOUT_S, trust_env=False)
-        return dict(response.json()["models"]) if response.status_code == 200 else None
+        return dict(response.json()["epochs"]) if response.status_code == 200 else None
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mlplat.errors import Corrupt
 from mlplat.model import artifact
-from mlplat.serve.routing import GOLD, Arm, RoutingTable
+from mlplat.model.model import Model
+from mlplat.serve.backbone import Backbone
 from mlplat.serve.served import Served, Version
-from mlplat.serve.state import Entry
+from mlplat.serve.state import Entry, Member
+
+Connect = Callable[[str, Member], Backbone]
+"""The backbone of a member of a name that has processes of its own."""
 
 
-def load(entry: Entry) -> Served:
-    """Read the artifact, warm it with its golden rows and compare the answers with those of the day it was made.
+def load(entry: Entry, connect: Connect, before: Served | None = None) -> Served:
+    """All versions of a name, ready: those in this process read and warmed, those of other processes connected. What
+    `before` has already is taken from there."""
+    known = {} if before is None else before.versions
+    versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect) for m in entry.members()]
+    return Served.of(entry.name, entry.table(), versions)
+
+
+def ready(path: str, digest: str) -> Model:
+    """Read an artifact, warm it with its golden rows and compare the answers with those of the day it was made.
 
     `Corrupt` if they differ: then this machine would not give the answers that were tested.
     """
     import torch
 
     torch.set_num_threads(1)  # one loop, one thread: more would only wait for one another on rows this few
-    found = artifact.load(Path(entry.path), digest=entry.digest, trusted=True)
+    found = artifact.load(Path(path), digest=digest, trusted=True)
     difference = found.golden.difference(found.model)
     if not difference <= artifact.GOLDEN_TOLERANCE:
-        raise Corrupt(
-            f"{entry.path}: answers the golden rows {difference:g} away from what it answered when it was made."
-        )
-    gold = Arm(name=GOLD, version=entry.version, share=1.0)
-    table = RoutingTable(epoch=entry.epoch, salt=entry.name, arms=(gold,))
-    return Served.of(entry.name, table, [Version.of(entry.version, found.model)])
+        raise Corrupt(f"{path}: answers the golden rows {difference:g} away from what it answered when it was made.")
+    return found.model
+
+
+def _version(name: str, member: Member, connect: Connect) -> Version:
+    if member.compute is None:
+        return Version.of(member.version, ready(member.path, member.digest))
+    model = artifact.load(Path(member.path), digest=member.digest, trusted=True).model
+    return Version.of(member.version, model, connect(name, member))
+
+
+def _kept(known: Version | None, member: Member) -> Version | None:
+    same = known is not None and known.digest == member.digest and known.remote == (member.compute is not None)
+    return known if same else None

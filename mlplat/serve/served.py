@@ -31,6 +31,11 @@ class Version:
     inputs: tuple[Field, ...]
     needed: tuple[str, ...]
 
+    @property
+    def remote(self) -> bool:
+        """Whether processes of its own answer."""
+        return not isinstance(self.backbone, Fused)
+
     @classmethod
     def of(cls, number: int, model: Predictor, backbone: Backbone | None = None) -> Version:
         """`backbone` answers in the place of the model itself."""

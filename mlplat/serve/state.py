@@ -6,17 +6,37 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from mlplat.errors import Corrupt
+from mlplat.errors import Corrupt, InvalidInput, unknown
+from mlplat.serve.routing import GOLD, Arm, RoutingTable
+
+Role = Literal["experiment", "shadow", "kept"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A version beside gold: an experiment with a share of the units, a shadow that is shown a share, or one that is kept
+    ready to come back. `compute` is what its own processes ask for (as `Demand.parse` takes it); None: it runs in that of
+    the endpoint."""
+
+    name: str
+    role: Role
+    version: int
+    digest: str
+    path: str
+    share: float = 0.0
+    compute: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One name: which version answers, where its artifact is, at which URL, in which life of which cluster."""
+    """One name: which version is gold, where its artifact is, at which URL, in which life of which cluster, and who else there
+    is."""
 
     name: str
     version: int
@@ -25,6 +45,65 @@ class Entry:
     url: str
     cluster: str
     epoch: int = 0
+    compute: Mapping[str, Any] | None = None
+    others: tuple[Member, ...] = ()
+
+    def table(self) -> RoutingTable:
+        """`InvalidInput` if the experiments' shares are more than all."""
+        experiments = [_arm(m) for m in self.others if m.role == "experiment"]
+        gold = Arm(name=GOLD, version=self.version, share=max(0.0, 1.0 - sum(arm.share for arm in experiments)))
+        mirrors = tuple(_arm(m) for m in self.others if m.role == "shadow")
+        return RoutingTable(epoch=self.epoch, salt=self.name, arms=(gold, *experiments), mirrors=mirrors)
+
+    def members(self) -> tuple[Member, ...]:
+        """All versions, gold first."""
+        gold = Member(
+            name=GOLD,
+            role="kept",
+            version=self.version,
+            digest=self.digest,
+            path=self.path,
+            share=1.0,
+            compute=self.compute,
+        )
+        return (gold, *self.others)
+
+    def with_gold(self, member: Member) -> Entry:
+        """`member` is gold from now on, and what was gold before is kept ready, alone of those that are."""
+        kept = replace(self.members()[0], name="kept", share=0.0)
+        others = [m for m in self.others if m.role != "kept" and m.version != member.version]
+        others += [kept] if kept.version != member.version else [m for m in self.others if m.role == "kept"]
+        return replace(
+            self,
+            version=member.version,
+            digest=member.digest,
+            path=member.path,
+            compute=member.compute,
+            others=tuple(others),
+        )
+
+    def with_member(self, member: Member) -> Entry:
+        """In the place of who has its name."""
+        if member.version == self.version:
+            raise InvalidInput(f"version {member.version} of {self.name!r} is gold already")
+        others = [
+            m for m in self.others if m.name != member.name and not (m.role == "kept" and m.version == member.version)
+        ]
+        entry = replace(self, others=(*others, member))
+        entry.table()
+        return entry
+
+    def without(self, name: str) -> Entry:
+        """`NotFound` if nobody has the name."""
+        if name not in {m.name for m in self.others if m.role != "kept"}:
+            raise unknown(
+                f"experiment or shadow of {self.name!r}", name, [m.name for m in self.others if m.role != "kept"]
+            )
+        return replace(self, others=tuple(m for m in self.others if m.name != name))
+
+
+def _arm(member: Member) -> Arm:
+    return Arm(name=member.name, version=member.version, share=member.share)
 
 
 def read(home: Path) -> dict[str, Entry]:
@@ -34,17 +113,20 @@ def read(home: Path) -> dict[str, Entry]:
     except FileNotFoundError:
         return {}
     try:
-        return {name: Entry(**entry) for name, entry in json.loads(text).items()}
+        return {name: _entry(**entry) for name, entry in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise Corrupt(f"{_path(home)} is not what was written ({error}). Remove it and serve again.") from None
+
+
+def _entry(*, others: Iterable[Mapping[str, Any]] = (), **values: Any) -> Entry:
+    return Entry(**values, others=tuple(Member(**other) for other in others))
 
 
 def put(home: Path, entry: Entry) -> Entry:
     """Record it with the next epoch of its name, and return it so."""
     with _changing(home) as entries:
         before = entries.get(entry.name)
-        values = asdict(entry) | {"epoch": 1 if before is None else before.epoch + 1}
-        entries[entry.name] = Entry(**values)
+        entries[entry.name] = replace(entry, epoch=1 if before is None else before.epoch + 1)
         return entries[entry.name]
 
 

@@ -28,6 +28,7 @@ from mlplat.model.task import BINARY
 from mlplat.serve import state
 from mlplat.serve.endpoint import Endpoint, alive
 from mlplat.serve.log import read_log
+from mlplat.serve.state import Member
 from tests.features.support import InProcess
 from tests.redis_server import PASSWORD, RedisServer
 
@@ -70,8 +71,13 @@ class Home:
     def deploy(self, version: int, **changes: Any) -> Endpoint:
         from mlplat.serve._ray import deploy
 
-        values = {"digest": self.models[version].digest, "path": str(self.paths[version])} | changes
-        return deploy(self.session, self.path, name="late", version=version, **values)
+        named = {"digest", "path", "compute"} & changes.keys()
+        gold = replace(self.member(version), **{name: changes.pop(name) for name in named})
+        return deploy(self.session, self.path, gold, name="late", **changes)
+
+    def member(self, version: int, **changes: Any) -> Member:
+        values = {"digest": self.models[version].digest, "path": str(self.paths[version]), "name": "gold"}
+        return Member(**{**values, "role": "kept", "version": version, **changes})
 
     def answer(self, version: int) -> float:
         return float(self.models[version].predict(COLUMNS)["probability"][0])
@@ -208,9 +214,8 @@ def test_another_port_or_home_on_the_same_cluster_is_a_conflict(home: Home, endp
 
     with pytest.raises(Conflict, match="port"):
         home.deploy(1, port=free_port())
-    digest, path = home.models[1].digest, str(home.paths[1])
     with pytest.raises(Conflict, match="home"):
-        deploy(home.session, tmp_path, name="late", version=1, digest=digest, path=path)
+        deploy(home.session, tmp_path, home.member(1), name="late")
     assert endpoint.predict([ROW])
 
 
@@ -248,7 +253,8 @@ def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServ
     model = make_model(1, features=(view.ref,))
     path = artifact.save(model, own / "models", golden=artifact.Golden.of(model, {**COLUMNS, "newest.wind": [7.0]}))
     online = SecretStr(redis_server.url)
-    served = deploy(home.session, own, name="on_redis", version=1, digest=model.digest, path=str(path), online=online)
+    gold = Member(name="gold", role="kept", version=1, digest=model.digest, path=str(path))
+    served = deploy(home.session, own, gold, name="on_redis", online=online)
     try:
         (prediction,) = served.predict([ROW])
     finally:

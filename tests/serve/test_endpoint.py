@@ -13,7 +13,7 @@ import pytest
 
 from mlplat._ray.connect import free_port
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable
-from mlplat.serve.endpoint import Endpoint, Prediction, alive, versions
+from mlplat.serve.endpoint import Endpoint, Prediction, alive, epochs
 
 ANSWER = {
     "request_id": "r",
@@ -149,4 +149,4 @@ def test_nobody_there_is_unavailable() -> None:
 
 
 def test_another_server_is_not_taken_for_ours(server: Server) -> None:
-    assert versions(server.url) is None
+    assert epochs(server.url) is None

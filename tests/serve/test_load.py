@@ -15,8 +15,9 @@ from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import Model
 from mlplat.model.signature import Field, Signature
 from mlplat.model.task import BINARY
+from mlplat.serve.backbone import Backbone
 from mlplat.serve.load import load
-from mlplat.serve.state import Entry
+from mlplat.serve.state import Entry, Member
 from tests.model.networks import make_linear
 
 SIGNATURE = Signature(entities=(), request=(Field(name="x", dtype="float64"),), features=(), outputs=BINARY.fields())
@@ -31,13 +32,17 @@ def model() -> Model:
     return Model(network=architecture, weights=weights, encoding=encoding, signature=SIGNATURE)
 
 
+def alone(name: str, member: Member) -> Backbone:
+    raise AssertionError("nobody here has processes of its own")
+
+
 def entry(path: Path, model: Model) -> Entry:
     return Entry(name="late", version=4, digest=model.digest, path=str(path), url="u", cluster="c", epoch=9)
 
 
 def test_a_model_is_served_by_gold_alone_at_the_epoch_of_the_record(model: Model, tmp_path: Path) -> None:
     path = artifact.save(model, tmp_path, golden=artifact.Golden.of(model, INPUTS))
-    served = load(entry(path, model))
+    served = load(entry(path, model), alone)
     assert [(arm.name, arm.version, arm.share) for arm in served.table.arms] == [("gold", 4, 1.0)]
     assert (served.name, served.table.epoch, served.gold.digest) == ("late", 9, model.digest)
 
@@ -47,7 +52,7 @@ def test_recorded_code_of_the_own_home_is_served(model: Model, tmp_path: Path) -
     weights = read_weights(network.make(Shape.of(model.encoding, 1)))
     recorded = replace(model, network=network, weights=weights)
     path = artifact.save(recorded, tmp_path, golden=artifact.Golden.of(recorded, INPUTS))
-    assert load(entry(path, recorded)).gold.digest == recorded.digest
+    assert load(entry(path, recorded), alone).gold.digest == recorded.digest
 
 
 def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: Model, tmp_path: Path) -> None:
@@ -55,4 +60,4 @@ def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: 
     path = artifact.save(model, tmp_path, golden=golden)
     assert json.loads((path / "golden.json").read_text())["outputs"]["probability"] == [0.123, 0.456]
     with pytest.raises(Corrupt, match="golden rows"):
-        load(entry(path, model))
+        load(entry(path, model), alone)

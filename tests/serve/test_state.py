@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlplat.errors import Corrupt
+from mlplat.errors import Corrupt, InvalidInput, NotFound
 from mlplat.serve import state
-from mlplat.serve.state import Entry
+from mlplat.serve.state import Entry, Member, Role
 
 
 def entry(name: str = "late", version: int = 1) -> Entry:
@@ -54,3 +54,42 @@ for i in range(50):
     writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in ("a", "b")]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     assert len(state.read(tmp_path)) == 100
+
+
+def member(name: str, version: int, role: Role = "experiment", share: float = 0.1) -> Member:
+    return Member(name=name, role=role, version=version, digest=f"d{version}", path=f"/m{version}", share=share)
+
+
+def test_experiments_and_shadows_stand_beside_gold_and_come_back_from_the_file(tmp_path: Path) -> None:
+    whole = entry().with_member(member("b", 2)).with_member(member("s", 3, "shadow", 1.0))
+    found = state.put(tmp_path, whole)
+    assert state.read(tmp_path)["late"] == found
+    table = found.table()
+    assert [(arm.name, arm.version, arm.share) for arm in table.arms] == [("gold", 1, 0.9), ("b", 2, 0.1)]
+    assert [arm.name for arm in table.mirrors] == ["s"]
+    assert table.versions == {1, 2, 3}
+    more = found.with_member(member("b", 2, share=0.5))
+    assert [arm.share for arm in more.table().arms] == [0.5, 0.5]
+    assert [arm.name for arm in more.without("b").table().arms] == ["gold"]
+
+
+def test_what_was_gold_is_kept_alone_and_comes_back_in_an_instant() -> None:
+    first = entry().with_member(member("b", 2))
+    second = first.with_gold(member("gold", 2))
+    assert [(m.name, m.role, m.version) for m in second.members()] == [("gold", "kept", 2), ("kept", "kept", 1)]
+    third = second.with_gold(member("gold", 3))
+    assert [(m.name, m.version) for m in third.members()] == [("gold", 3), ("kept", 2)]
+    assert third.with_gold(member("gold", 3)).members() == third.members()
+    back = third.with_gold(member("gold", 2))
+    assert [(m.name, m.version) for m in back.members()] == [("gold", 2), ("kept", 3)]
+
+
+def test_what_cannot_stand_beside_gold_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="version 1 of 'late' is gold already"):
+        entry().with_member(member("b", 1))
+    with pytest.raises(InvalidInput, match="sum to 1"):
+        entry().with_member(member("b", 2, share=0.7)).with_member(member("c", 3, share=0.7))
+    with pytest.raises(InvalidInput, match="two arms of a routing table have one name"):
+        entry().with_member(member("gold", 2))
+    with pytest.raises(NotFound, match=r"'x'.* Known: b"):
+        entry().with_member(member("b", 2)).without("x")

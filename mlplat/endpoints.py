@@ -1,0 +1,186 @@
+"""What a home serves: endpoints, experiments and shadows beside gold, and the log of what was answered."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+import pyarrow as pa
+from pydantic import SecretStr
+
+from mlplat.errors import InvalidInput, NotFound
+from mlplat.jobs import demand as demands
+from mlplat.jobs.demand import Demand
+from mlplat.metadata.port import ModelVersion
+from mlplat.model import artifact
+from mlplat.models import Models
+from mlplat.serve import parity, state
+from mlplat.serve.log import read_log
+from mlplat.serve.state import Entry, Member
+
+if TYPE_CHECKING:
+    from mlplat._ray.session import Session
+    from mlplat.serve.endpoint import Endpoint
+    from mlplat.serve.parity import Parity
+    from mlplat.train import TrainedModel
+
+
+class Endpoints(Models):
+    """A part of `Platform`, which has the stores and Ray."""
+
+    _closing: ExitStack
+    _session: Session | None
+    _online_url: SecretStr | None
+
+    @property
+    @abstractmethod
+    def session(self) -> Session: ...
+
+    def serve(self, name: str, *, port: int | None = None, compute: str | Mapping[str, Any] | None = None) -> Endpoint:
+        """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
+
+        `compute`: None, the model runs in the endpoint's own process, which is fastest for models that answer in less than a
+        millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes. A name that is served
+        already goes over to the present gold without losing a request; its experiments and shadows stay.
+        """
+        gold = self.gold(name)
+        session = self.session  # before Serve is imported: it reads its settings then
+        from mlplat.serve._ray import deploy
+
+        member = self._member("gold", "kept", gold, share=1.0, compute=compute)
+        endpoint = deploy(session, self.home, member, online=self._online_url, name=name, port=port)
+        self._closing.callback(endpoint.close)
+        return endpoint
+
+    def experiment(
+        self,
+        name: str,
+        model: TrainedModel | ModelVersion | str,
+        *,
+        share: float,
+        arm: str | None = None,
+        compute: str | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Let a version answer a share of the units of an endpoint: of the entities, or of the requests where a model knows none.
+        Who is among 1 % is among 10 % too; everybody else is answered by gold.
+
+        `arm` names it in answers and in the log (default: "v3" of version 3); the same arm again changes its share, or its
+        version. If it fails or is late, gold answers, and that is counted against it. `compute` as in `serve`.
+        """
+        self._beside(name, "experiment", model, share=share, arm=arm, compute=compute)
+
+    def shadow(
+        self,
+        name: str,
+        model: TrainedModel | ModelVersion | str,
+        *,
+        share: float = 1.0,
+        arm: str | None = None,
+        compute: str | Mapping[str, Any] | None = "cpu:1",
+    ) -> None:
+        """Show a version what an endpoint is asked, or a share of the units, and log what it would have answered. Nobody
+        waits for it: what it has no time for is dropped and counted. It has processes of its own."""
+        if compute is None:
+            raise InvalidInput('a shadow has processes of its own, so that nobody waits for it: compute="cpu:1"')
+        self._beside(name, "shadow", model, share=share, arm=arm, compute=compute)
+
+    def end(self, name: str, arm: str) -> None:
+        """End an experiment or a shadow of an endpoint. Its units are gold's again."""
+        session = self.session
+        from mlplat.serve._ray import change
+
+        change(session, self.home, name, lambda entry: entry.without(arm))
+
+    def arms(self, name: str) -> pl.DataFrame:
+        """Who answers under a name, and who watches: `arm`, `role`, `version`, `share`, and `compute` (null: in the endpoint's
+        process). One that is "kept" was gold before, and is ready to come back."""
+        entry = self._served(name)
+        gold, *others = entry.members()
+        rows = [(gold.name, "gold", gold.version, entry.table().arms[0].share, gold.compute)]
+        rows += [(m.name, m.role, m.version, m.share, m.compute) for m in others]
+        said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4]))) for row in rows]
+        schema = {"arm": pl.String, "role": pl.String, "version": pl.Int64, "share": pl.Float64, "compute": pl.String}
+        return pl.DataFrame(said, schema=schema, orient="row")
+
+    def undeploy(self, name: str) -> None:
+        """Stop serving a name. Its log, its models and its aliases stay."""
+        _ = self.session
+        from mlplat.serve._ray import undeploy
+
+        undeploy(self.home, name)
+
+    def predictions(self, name: str) -> pa.Table:
+        """The prediction log of an endpoint up to now, in order of arrival."""
+        if self._session is not None:
+            from mlplat.serve._ray import flush_log
+
+            flush_log()
+        return read_log(self.home, name)
+
+    def parity(self, name: str) -> Parity:
+        """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
+        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
+        """
+        table = self.predictions(name)
+        log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
+        parts = []
+        for (version,), rows in log.group_by("version", maintain_order=True):
+            model = self.metadata.version(name, int(str(version)))
+            signature = self.load(model).signature
+            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
+            parts.append(parity.compare(rows, batch, signature))
+        return parity.merged(parts)
+
+    def _beside(
+        self,
+        name: str,
+        role: Literal["experiment", "shadow"],
+        model: TrainedModel | ModelVersion | str,
+        *,
+        share: float,
+        arm: str | None,
+        compute: str | Mapping[str, Any] | None,
+    ) -> None:
+        self._served(name)
+        version = self.version(model)
+        if version.name != name:
+            raise InvalidInput(f"version {version.version} is one of {version.name!r}, and not of {name!r}")
+        if not 0.0 < share <= 1.0:
+            raise InvalidInput(f"share={share!r} must be above 0 and at most 1; platform.end({name!r}, ARM) ends it")
+        session = self.session
+        from mlplat.serve._ray import change
+
+        member = self._member(arm or f"v{version.version}", role, version, share=share, compute=compute)
+        change(session, self.home, name, lambda entry: entry.with_member(member))
+
+    def _member(
+        self,
+        arm: str,
+        role: state.Role,
+        version: ModelVersion,
+        *,
+        share: float,
+        compute: str | Mapping[str, Any] | None,
+    ) -> Member:
+        demand = None if compute is None else Demand.parse(compute)
+        own = demand is not None and not demand.in_process
+        if own and demand is not None:
+            demands.check(demand, self.session.total())
+        return Member(
+            name=arm,
+            role=role,
+            version=version.version,
+            digest=version.digest,
+            path=str(artifact.place(self.home.resolve(), version.name, version.digest)),
+            share=share,
+            compute=demand.to_json() if own and demand is not None else None,
+        )
+
+    def _served(self, name: str) -> Entry:
+        found = state.read(self.home).get(name)
+        if found is None:
+            raise NotFound(f"{name!r} is not served: platform.serve({name!r}) first")
+        return found

@@ -1,0 +1,96 @@
+"""A model version in processes of its own: one Serve application for each, which no caller reaches but the ingress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import orjson
+from ray import serve
+
+from mlplat.jobs.demand import Demand
+from mlplat.serve._ray.settings import APPLICATION, QUIET
+from mlplat.serve.backbone import Backbone, Coalesced, Columns, Outputs
+from mlplat.serve.load import ready
+from mlplat.serve.state import Member
+
+_NAME = "backbone"
+
+
+@serve.deployment(name=_NAME, max_ongoing_requests=4, health_check_period_s=5, logging_config=QUIET)
+class Replica:
+    """Answers batches as JSON: what is in it can do nothing but be data."""
+
+    def __init__(self, path: str, digest: str) -> None:
+        self._model = ready(path, digest)
+
+    async def predict(self, body: bytes) -> bytes:
+        outputs = self._model.predict(orjson.loads(body))
+        return orjson.dumps({name: values.tolist() for name, values in outputs.items()})
+
+
+@serve.deployment(name="root", ray_actor_options={"num_cpus": 0}, logging_config=QUIET)
+class Root:
+    """Every application has a deployment that its proxy knows, and which is slow to come and go: not this replica."""
+
+    def __init__(self, backbone: Any) -> None:
+        self._backbone = backbone
+
+
+def application(name: str, member: Member) -> str:
+    return f"{APPLICATION}-{name}-{member.version}-{member.digest[:8]}"
+
+
+def start(name: str, member: Member, *, owned: bool) -> None:
+    """Returns when it is warm. On a machine of our own it asks for no core: it would keep a training that wants all of them
+    waiting for ever."""
+    assert member.compute is not None
+    demand = Demand.parse(member.compute)
+    options: dict[str, Any] = {"ray_actor_options": _resources(demand, owned=owned)}
+    if demand.least < demand.count:
+        options["autoscaling_config"] = {
+            "min_replicas": demand.least,
+            "max_replicas": demand.count,
+            "target_ongoing_requests": 1,
+            "upscale_delay_s": 2,
+            "downscale_delay_s": 60,
+        }
+    else:
+        options["num_replicas"] = demand.count
+    replica = Replica.options(**options).bind(member.path, member.digest)  # type: ignore[attr-defined]
+    serve.run(Root.bind(replica), name=application(name, member), route_prefix=None)  # type: ignore[attr-defined]
+
+
+def stop(name: str, member: Member) -> None:
+    serve.delete(application(name, member))
+
+
+def connect(name: str, member: Member) -> Backbone:
+    """From within the ingress."""
+    assert member.compute is not None
+    return Coalesced(_calling(application(name, member)), calls=Demand.parse(member.compute).count)
+
+
+def _calling(app: str) -> Callable[[Columns, int], Any]:
+    @cache
+    def method() -> Any:
+        """Made once, and in the loop: its router is to run there."""
+        return serve.get_deployment_handle(_NAME, app_name=app).predict
+
+    async def call(columns: Columns, rows: int) -> Outputs:
+        answer: Mapping[str, list[Any]] = orjson.loads(await method().remote(orjson.dumps(columns)))
+        return answer
+
+    return call
+
+
+def _resources(demand: Demand, *, owned: bool) -> dict[str, Any]:
+    wanted = dict(demand.resources)
+    cpus, gpus = wanted.pop("CPU", 0.0), wanted.pop("GPU", 0.0)
+    options: dict[str, Any] = {"num_cpus": 0.0 if owned else cpus, "num_gpus": gpus}
+    if wanted:
+        options["resources"] = wanted
+    if demand.labels:
+        options["label_selector"] = dict(demand.labels)
+    return options

@@ -1,0 +1,234 @@
+"""Changes of what is served: recorded in the home, carried out, and undone where they fail."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import SecretStr
+from ray import serve
+from ray.serve.config import HTTPOptions
+
+from mlplat._ray.connect import free_port
+from mlplat._ray.flags import has_haproxy
+from mlplat._ray.session import Session
+from mlplat.clock import Clock, SystemClock
+from mlplat.errors import Conflict, MlplatError, NotFound, Unavailable
+from mlplat.model import artifact
+from mlplat.serve import state
+from mlplat.serve._ray import backbones
+from mlplat.serve._ray.ingress import Ingress
+from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
+from mlplat.serve.endpoint import Endpoint, epochs
+from mlplat.serve.state import Entry, Member
+
+HOST = "127.0.0.1"
+_POLL_S = 0.05
+
+
+def deploy(
+    session: Session,
+    home: Path,
+    gold: Member,
+    *,
+    name: str,
+    port: int | None = None,
+    online: SecretStr | None = None,
+) -> Endpoint:
+    """Serve a version under a name, as gold, and return when the URL answers with it. Experiments and shadows that the name has
+    stay, and what was gold before is kept ready.
+
+    `port` counts when the first endpoint of a cluster starts (default: a free one); the others share it. Raises the
+    error of loading if the model cannot be served; then what was served before still is. `Conflict` if the cluster's
+    Serve belongs to another home, or reads another online store.
+    """
+    artifact.load(
+        Path(gold.path), digest=gold.digest, trusted=True
+    )  # a bad one is found out before anything is changed
+    url = _start(port)
+    if _running():
+        _of_other_home(home, online)
+    cluster = _cluster_id()
+
+    def served(before: Entry | None) -> Entry:
+        if before is None:
+            values = {"version": gold.version, "digest": gold.digest, "path": gold.path, "compute": gold.compute}
+            return Entry(name=name, url=url, cluster=cluster, **values)  # type: ignore[arg-type]
+        return replace(before.with_gold(gold), url=url, cluster=cluster)
+
+    entry = _apply(session, home, name, served, online)
+    return Endpoint(name=name, url=url, version=entry.version)
+
+
+def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entry]) -> Entry:
+    """Another table for a name that is served. `NotFound` if it is not served by this cluster."""
+
+    def changed(before: Entry | None) -> Entry:
+        if before is None or before.cluster != _cluster_id() or not _running():
+            raise NotFound(f"{name!r} is not served by this cluster: serve it first")
+        return make(before)
+
+    return _apply(session, home, name, changed, None)
+
+
+def _apply(
+    session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
+) -> Entry:
+    """Backbones first, then the record, then the ingress: nobody is asked before it is warm."""
+    before = state.read(home).get(name)
+    after = make(before)
+    after.table()
+    running = {} if before is None or before.cluster != after.cluster else _own(before)
+    new = [member for key, member in _own(after).items() if key not in running]
+    try:
+        with ThreadPoolExecutor(max(1, len(new))) as pool:
+            for started in [pool.submit(backbones.start, name, member, owned=session.owned) for member in new]:
+                started.result()
+        entry = state.put(home, after)
+        try:
+            if _running():
+                _handle().refresh.remote().result(timeout_s=READY_S)
+            else:
+                _run(session, home, entry.cluster, online)
+            _wait(entry, SystemClock())
+        except BaseException:
+            state.restore(home, name, before)
+            raise
+    except BaseException as error:
+        for member in new:
+            backbones.stop(name, member)
+        if isinstance(error, Exception):
+            raise _plain(error, name) from None
+        raise
+    for key in running.keys() - _own(entry).keys():
+        backbones.stop(name, running[key])
+    return entry
+
+
+def _own(entry: Entry) -> dict[str, Member]:
+    """The members that have processes of their own, by their application."""
+    return {backbones.application(entry.name, m): m for m in entry.members() if m.compute is not None}
+
+
+def undeploy(home: Path, name: str) -> None:
+    """Stop serving a name. With the last one the application ends."""
+    before = state.read(home).get(name)
+    state.remove(home, name)
+    if not _running():
+        return
+    if any(entry.cluster == _cluster_id() for entry in state.read(home).values()):
+        _handle().refresh.remote().result(timeout_s=READY_S)
+    else:
+        serve.delete(APPLICATION)
+    if before is not None and before.cluster == _cluster_id():
+        for member in _own(before).values():
+            backbones.stop(name, member)
+
+
+def flush_log() -> dict[str, int]:
+    """Make the prediction log complete up to now: rows "appended", "written" and "dropped" since the replica
+    started.
+    """
+    if not _running():
+        return {"appended": 0, "written": 0, "dropped": 0}
+    counters: dict[str, int] = _handle().flush_log.remote().result(timeout_s=READY_S)
+    return counters
+
+
+def _start(port: int | None) -> str:
+    """Serve of this cluster, started if it is not; the URL of its proxy."""
+    client = _client()
+    if client is None:
+        serve.start(http_options=HTTPOptions(host=HOST, port=port or free_port()), logging_config=QUIET)
+        client = _client()
+    else:
+        _warn_of_other_flags(client)
+    listens = client.http_config.port
+    if port not in (None, listens):
+        raise Conflict(f"port {port}: Ray Serve of this cluster listens on {listens} already. Leave `port` out.")
+    return f"http://{HOST}:{listens}"
+
+
+def _run(session: Session, home: Path, cluster: str, online: SecretStr | None) -> None:
+    # On a machine of our own the ingress asks for no core: it would keep a training that wants all of them waiting
+    # for ever.
+    cpus = 0.0 if session.owned else 0.1
+    deployment = Ingress.options(  # type: ignore[attr-defined]
+        ray_actor_options={"num_cpus": cpus}
+    )
+    serve.run(deployment.bind(str(home), cluster, online), name=APPLICATION, route_prefix="/")
+
+
+def _client() -> Any:
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _running() -> bool:
+    return _client() is not None and APPLICATION in serve.status().applications
+
+
+def _handle() -> Any:
+    handle = serve.get_app_handle(APPLICATION)
+    if not handle.is_initialized:  # the flags want the router in the caller's loop, and here is none
+        handle._init(_run_router_in_separate_loop=True)
+    return handle
+
+
+def _cluster_id() -> str:
+    """Another one each time that a cluster starts."""
+    return str(ray._private.worker._global_node.session_name)
+
+
+def _wait(entry: Entry, clock: Clock) -> None:
+    """Until the proxy has found the replica, and the replica serves this table."""
+    deadline_s = clock.elapsed_s() + READY_S
+    while (epochs(entry.url) or {}).get(entry.name, 0) < entry.epoch:
+        if clock.elapsed_s() > deadline_s:
+            raise Unavailable(
+                f"{entry.url} does not serve {entry.name!r} as of epoch {entry.epoch} after {READY_S:g} s."
+            )
+        time.sleep(_POLL_S)
+
+
+def _of_other_home(home: Path, online: SecretStr | None) -> None:
+    owner = _handle().home.remote().result(timeout_s=READY_S)
+    if owner != str(home):
+        raise Conflict(f"this cluster serves the home {owner} already: undeploy there, or connect to another cluster.")
+    if not _handle().reads.remote(online).result(timeout_s=READY_S):
+        raise Conflict(
+            "what this cluster serves reads another online store: undeploy all names first, then serve again."
+        )
+
+
+def _warn_of_other_flags(client: Any) -> None:
+    theirs = ray.get(client._controller.__ray_call__.remote(_uses_haproxy), timeout=READY_S)
+    if theirs != has_haproxy():
+        warnings.warn(
+            "Ray Serve runs on this cluster with other settings than mlplat's: answers are the same, but slower. For "
+            "the fast "
+            "ones stop it (`serve shutdown`) and connect again.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _uses_haproxy(_: object) -> bool:
+    from ray.serve._private import constants
+
+    return bool(constants.RAY_SERVE_ENABLE_HA_PROXY)
+
+
+def _plain(error: Exception, name: str) -> Exception:
+    """The error that the user should see: ours as it was raised in the replica, and no traceback of Ray's."""
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, MlplatError):
+        return cause
+    return Unavailable(f"serving {name!r} failed: {str(error).strip().splitlines()[-1]}")

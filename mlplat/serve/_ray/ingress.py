@@ -1,0 +1,101 @@
+"""The replica that callers reach: it holds the app, and every model that runs in no process of its own.
+
+A new version of a name that is served already is loaded and warmed beside the old one, in the running replica, and
+takes over between two requests: none is dropped. The replica itself is never updated in place by Ray Serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, replace
+from pathlib import Path
+from uuid import uuid4
+
+from pydantic import SecretStr
+from ray import serve
+from ray.serve.config import BackpressureConfig
+
+from mlplat.clock import SystemClock
+from mlplat.serve import state
+from mlplat.serve._ray import backbones
+from mlplat.serve._ray.settings import QUIET
+from mlplat.serve.answer import Answerer
+from mlplat.serve.app import App
+from mlplat.serve.load import load
+from mlplat.serve.log import PredictionLog
+from mlplat.serve.served import Served
+from mlplat.serve.shadow import Shadows
+
+
+@serve.deployment(
+    name="ingress",
+    num_replicas=1,
+    max_ongoing_requests=256,
+    max_queued_requests=1_024,
+    backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
+    health_check_period_s=5,
+    logging_config=QUIET,
+)
+@serve.ingress()
+class Ingress:
+    """Holds what one home serves in one life of a cluster."""
+
+    def __init__(self, home: str, cluster: str, online: SecretStr | None) -> None:
+        """`online` is the URL of the online store's server: an argument that no log and no record shows."""
+        from mlplat.features.reader import open_reader
+
+        self._home = Path(home)
+        self._online = online
+        self._cluster = cluster
+        self._log = PredictionLog(self._home)
+        self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
+        clock = SystemClock()
+        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=lambda: uuid4().hex)
+        self._shadows = Shadows(answerer, clock)
+        self._app = App(replace(answerer, mirror=self._shadows.offer), self._load({}), on_stop=self._stop)
+        self._refreshing = asyncio.Lock()
+
+    def __serve_build_asgi_app__(self) -> App:
+        return self._app
+
+    async def refresh(self) -> dict[str, int]:
+        """Serve what the home records now. Epochs by name."""
+        async with self._refreshing:
+            before = dict(self._app.served)
+            served = await asyncio.to_thread(self._load, before)
+            self._app.serve(served)
+        await self._let_go(before, served)
+        return {name: one.table.epoch for name, one in served.items()}
+
+    async def home(self) -> str:
+        return str(self._home)
+
+    async def reads(self, online: SecretStr | None) -> bool:
+        """Whether this is the online store that the features are read from."""
+        return self._online == online
+
+    async def shadows(self) -> dict[str, dict[str, int]]:
+        """The counts of each, by "NAME/SHADOW"."""
+        return {f"{name}/{arm}": asdict(counts) for (name, arm), counts in self._shadows.counts.items()}
+
+    async def flush_log(self) -> dict[str, int]:
+        """Returns when every answer so far is in the log's files."""
+        await asyncio.to_thread(self._log.flush)
+        counters = self._log.counters()
+        return {"appended": counters.appended, "written": counters.written, "dropped": counters.dropped}
+
+    def _load(self, before: dict[str, Served]) -> dict[str, Served]:
+        entries = [entry for entry in state.read(self._home).values() if entry.cluster == self._cluster]
+        return {entry.name: load(entry, backbones.connect, before.get(entry.name)) for entry in entries}
+
+    async def _let_go(self, before: dict[str, Served], after: dict[str, Served]) -> None:
+        """Backbones that nobody asks any more answer what they were asked, and close."""
+        kept = {id(v.backbone) for served in after.values() for v in served.versions.values()}
+        for served in before.values():
+            for version in served.versions.values():
+                if id(version.backbone) not in kept:
+                    await version.backbone.close()
+
+    def _stop(self) -> None:
+        self._log.close()
+        self._reader.close()

@@ -1,0 +1,154 @@
+"""Experiments, shadows and versions with processes of their own, on a real endpoint."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+
+import mlplat
+from mlplat.errors import InvalidInput, MlplatError, NotFound
+from mlplat.model import mlp
+from mlplat.train import TrainSettings
+from mlplat.train.progress import Silent
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SETTINGS = TrainSettings(epochs=1, holdout_s=10 * 24 * 3600, batch_size=128, learning_rate=1e-2)
+ROWS = [{"shop": f"s{i}", "size": 0.01 * i} for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def platform(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlplat.Platform]:
+    """Three versions of a model, the first of which is gold and served."""
+    random = np.random.default_rng(7)
+    rows, start = 4_000, datetime(2026, 1, 1, tzinfo=UTC)
+    size = random.normal(size=rows)
+    labels = pl.DataFrame(
+        {
+            "shop": [f"s{i % 50}" for i in range(rows)],
+            "at": [start + timedelta(minutes=10 * i) for i in range(rows)],
+            "size": size,
+            "sold": (random.random(rows) < 1 / (1 + np.exp(-2 * size))).astype(int),
+        }
+    )
+    with mlplat.connect(tmp_path_factory.mktemp("arms")) as platform:
+        events = mlplat.features.source("sales", key="shop", time="at")
+        view = mlplat.features.view(events)(type("recent", (), {"sales": mlplat.features.count(window="7d")}))
+        platform.features.apply(view)
+        platform.features.ingest(events, labels.select("shop", "at").head(50))
+        data = platform.features.training_set("sold", labels, [view], label="sold", time="at", request=["size"])
+        for width in (4, 8, 12):
+            model = platform.train(mlp((width,)), data, settings=SETTINGS, progress=Silent())
+            platform.promote(model, force=("a test", "any will do"))
+        platform.serve("sold")
+        yield platform
+        platform.undeploy("sold")
+
+
+def test_an_experiment_gets_its_share_and_ends(platform: mlplat.Platform) -> None:
+    endpoint = platform.serve("sold")
+    platform.experiment("sold", "sold@2", share=0.5)
+    found = endpoint.predict(ROWS)
+    assert {(p.arm, p.version) for p in found} == {("gold", 1), ("v2", 2)}
+    assert platform.arms("sold")["arm"].to_list() == ["gold", "v2"]
+    small = {row["shop"] for row, p in zip(ROWS, found, strict=True) if p.arm == "v2"}
+    platform.experiment("sold", "sold@2", share=0.9)
+    more = {row["shop"] for row, p in zip(ROWS, endpoint.predict(ROWS), strict=True) if p.arm == "v2"}
+    assert small < more
+    platform.end("sold", "v2")
+    assert {p.arm for p in endpoint.predict(ROWS)} == {"gold"}
+    log = platform.predictions("sold").to_pylist()
+    assert {row["propensity"] for row in log if row["arm"] == "v2"} == {0.5, 0.9}
+
+
+def test_what_cannot_be_an_experiment_is_refused(platform: mlplat.Platform) -> None:
+    with pytest.raises(InvalidInput, match="gold already"):
+        platform.experiment("sold", "sold@1", share=0.1)
+    with pytest.raises(InvalidInput, match="above 0 and at most 1"):
+        platform.experiment("sold", "sold@2", share=0.0)
+    with pytest.raises(NotFound, match="no experiment or shadow"):
+        platform.end("sold", "v9")
+    with pytest.raises(NotFound, match="serve"):
+        platform.experiment("nothing", platform.metadata.version("sold", 2), share=0.1)
+
+
+def test_a_version_with_processes_of_its_own_answers_the_same_and_a_killed_one_costs_nothing(
+    platform: mlplat.Platform,
+) -> None:
+    endpoint = platform.serve("sold")
+    fused = {p.outputs["probability"] for p in endpoint.predict(ROWS)}
+    platform.experiment("sold", "sold@2", share=1.0)
+    as_arm = [p.outputs["probability"] for p in endpoint.predict(ROWS)]
+    platform.experiment("sold", "sold@2", share=1.0, compute="cpu:1")
+    apart = endpoint.predict(ROWS)
+    assert [p.outputs["probability"] for p in apart] == as_arm
+    assert {p.version for p in apart} == {2}
+    many: list[list[float]] = []
+    threads = [
+        threading.Thread(target=lambda: many.append([p.outputs["probability"] for p in endpoint.predict(ROWS)]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert many == [as_arm] * 8
+
+    victims = [
+        p for p in psutil.process_iter(["cmdline"]) if "ServeReplica:mlplat-sold-2" in " ".join(p.info["cmdline"] or [])
+    ]
+    backbones = [p for p in victims if ":backbone" in " ".join(p.info["cmdline"])]
+    assert backbones
+    os.kill(backbones[0].pid, signal.SIGKILL)
+    answered = [endpoint.predict(ROWS) for _ in range(5)]
+    assert {p.outputs["probability"] for predictions in answered for p in predictions} <= fused | set(as_arm)
+    platform.end("sold", "v2")
+    assert {p.version for p in endpoint.predict(ROWS)} == {1}
+
+
+def test_a_shadow_is_logged_and_answers_nobody(platform: mlplat.Platform) -> None:
+    endpoint = platform.serve("sold")
+    platform.shadow("sold", "sold@3")
+    assert {p.arm for p in endpoint.predict(ROWS)} == {"gold"}
+    for _ in range(100):
+        log = [row for row in platform.predictions("sold").to_pylist() if row["shadow"]]
+        if len(log) == len(ROWS):
+            break
+    assert {(row["arm"], row["version"]) for row in log} == {("v3", 3)}
+    platform.end("sold", "v3")
+
+
+def test_no_request_fails_while_everything_changes(platform: mlplat.Platform) -> None:
+    endpoint, failures, answered, stop = platform.serve("sold"), [], [0], threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                endpoint.predict(ROWS[:3])
+                answered[0] += 1
+            except MlplatError as error:
+                failures.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for share in (0.01, 0.1, 0.5, 1.0):
+            platform.experiment("sold", "sold@2", share=share)
+        platform.metadata.set_alias("sold", "gold", 2)
+        platform.serve("sold")
+        platform.metadata.set_alias("sold", "gold", 1)
+        platform.serve("sold")
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+    assert answered[0] > 50
