@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlplat.serve.parity import Parity
     from mlplat.train import TrainedModel
 
+CACHE_BYTES = 64 << 20
+
 
 class Endpoints(Models):
     """A part of `Platform`, which has the stores and Ray."""
@@ -39,19 +41,30 @@ class Endpoints(Models):
     @abstractmethod
     def session(self) -> Session: ...
 
-    def serve(self, name: str, *, port: int | None = None, compute: str | Mapping[str, Any] | None = None) -> Endpoint:
+    def serve(
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        compute: str | Mapping[str, Any] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
         `compute`: None, the model runs in the endpoint's own process, which is fastest for models that answer in less than a
         millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes. A name that is served
         already goes over to the present gold without losing a request; its experiments and shadows stay.
+
+        `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
         """
         gold = self.gold(name)
         session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
         member = self._member("gold", "kept", gold, share=1.0, compute=compute)
-        endpoint = deploy(session, self.home, member, online=self._online_url, name=name, port=port)
+        endpoint = deploy(
+            session, self.home, member, online=self._online_url, name=name, port=port, cache_bytes=cache_bytes
+        )
         self._closing.callback(endpoint.close)
         return endpoint
 

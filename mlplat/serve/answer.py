@@ -29,6 +29,7 @@ class Part:
     request: Request
     features: OnlineRows
     outputs: Outputs
+    cached: Sequence[bool] | None
     features_us: int
     predict_us: int
 
@@ -74,13 +75,18 @@ class Answerer:
         features = self.reader.read(version.signature.features, keys, asked.at_us)
         read_s = self.clock.elapsed_s()
         known = {**asked.columns, **features.columns}
-        outputs = await version.backbone.predict({f.name: known[f.name] for f in version.inputs}, asked.rows)
+        inputs = {f.name: known[f.name] for f in version.inputs}
+        if version.remembered is None:
+            outputs, cached = await version.backbone.predict(inputs, asked.rows), None
+        else:
+            outputs, cached = await version.remembered.predict(inputs, asked.rows)
         return Part(
             ask=ask,
             version=version,
             request=asked,
             features=features,
             outputs=outputs,
+            cached=cached,
             features_us=int((read_s - began_s) * 1e6),
             predict_us=int((self.clock.elapsed_s() - read_s) * 1e6),
         )
@@ -179,6 +185,7 @@ def record_of(
         "propensity": [a.propensity for a in part.ask.arms],
         "instead": [part.ask.instead] * rows,
         "shadow": [shadow] * rows,
+        "cached": part.cached or [False] * rows,
         "unit": [units[row] for row in places],
         "latency_us": [latency_us] * rows,
         "features_us": [part.features_us] * rows,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mlplat.clock import Clock
 from mlplat.errors import Corrupt
 from mlplat.model import artifact
 from mlplat.model.model import Model
 from mlplat.serve.backbone import Backbone
+from mlplat.serve.cache import Cache
+from mlplat.serve.remembered import Values
 from mlplat.serve.served import Served, Version
 from mlplat.serve.state import Entry, Member
 
@@ -16,12 +19,17 @@ Connect = Callable[[str, Member], Backbone]
 """The backbone of a member of a name that has processes of its own."""
 
 
-def load(entry: Entry, connect: Connect, before: Served | None = None) -> Served:
+def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = None) -> Served:
     """All versions of a name, ready: those in this process read and warmed, those of other processes connected. What
     `before` has already is taken from there."""
-    known = {} if before is None else before.versions
-    versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect) for m in entry.members()]
-    return Served.of(entry.name, entry.table(), versions)
+    same = before is not None and before.cache_bytes == entry.cache_bytes
+    known = before.versions if before is not None and same else {}
+    if before is not None and same:
+        cache = before.cache
+    else:
+        cache = Cache(max_bytes=entry.cache_bytes, clock=clock) if entry.cache_bytes else None
+    versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect, cache) for m in entry.members()]
+    return Served.of(entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes)
 
 
 def ready(path: str, digest: str) -> Model:
@@ -39,11 +47,11 @@ def ready(path: str, digest: str) -> Model:
     return found.model
 
 
-def _version(name: str, member: Member, connect: Connect) -> Version:
+def _version(name: str, member: Member, connect: Connect, cache: Cache[Values] | None) -> Version:
     if member.compute is None:
-        return Version.of(member.version, ready(member.path, member.digest))
+        return Version.of(member.version, ready(member.path, member.digest), cache=cache)
     model = artifact.load(Path(member.path), digest=member.digest, trusted=True).model
-    return Version.of(member.version, model, connect(name, member))
+    return Version.of(member.version, model, connect(name, member), cache=None if member.role == "shadow" else cache)
 
 
 def _kept(known: Version | None, member: Member) -> Version | None:

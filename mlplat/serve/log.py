@@ -34,6 +34,7 @@ _OWN = (
     ("propensity", pa.float64()),
     ("instead", pa.string()),
     ("shadow", pa.bool_()),
+    ("cached", pa.bool_()),
     ("unit", pa.string()),
     ("latency_us", pa.int64()),
     ("features_us", pa.int64()),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
 from mlplat.errors import InvalidInput
 from mlplat.model.signature import Field, Signature
 from mlplat.serve.backbone import Backbone, Fused, Predictor
+from mlplat.serve.cache import Cache
 from mlplat.serve.log import schema_of
+from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
 
@@ -30,6 +33,7 @@ class Version:
     schema: pa.Schema
     inputs: tuple[Field, ...]
     needed: tuple[str, ...]
+    remembered: Remembered | None = None
 
     @property
     def remote(self) -> bool:
@@ -37,14 +41,18 @@ class Version:
         return not isinstance(self.backbone, Fused)
 
     @classmethod
-    def of(cls, number: int, model: Predictor, backbone: Backbone | None = None) -> Version:
-        """`backbone` answers in the place of the model itself."""
-        signature = model.signature
+    def of(
+        cls, number: int, model: Predictor, backbone: Backbone | None = None, *, cache: Cache[Values] | None = None
+    ) -> Version:
+        """`backbone` answers in the place of the model itself, `cache` what it has answered before."""
+        signature, answering = model.signature, backbone or Fused(model)
+        outputs = [field.name for field in signature.outputs]
         return cls(
             number=number,
             digest=model.digest,
             signature=signature,
-            backbone=backbone or Fused(model),
+            backbone=answering,
+            remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
             schema=schema_of(signature),
             inputs=signature.inputs(),
             needed=tuple(field.name for field in signature.request if field.required),
@@ -62,16 +70,18 @@ class Served:
     table: RoutingTable
     versions: Mapping[int, Version]
     parser: Parser
+    cache: Cache[Values] | None = None
+    cache_bytes: int = 0
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
 
     @classmethod
-    def of(cls, name: str, table: RoutingTable, versions: Iterable[Version], **limits: float) -> Served:
+    def of(cls, name: str, table: RoutingTable, versions: Iterable[Version], **more: Any) -> Served:
         """`InvalidInput` if two versions cannot be asked by the same callers."""
         ready = {version.number: version for version in versions}
         gold = ready[table.arms[0].version]
         asked = together(gold.signature, [v.signature for v in ready.values()])
-        return cls(name=name, table=table, versions=ready, parser=Parser(asked), **limits)
+        return cls(name=name, table=table, versions=ready, parser=Parser(asked), **more)
 
     @property
     def gold(self) -> Version:

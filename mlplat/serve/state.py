@@ -46,6 +46,7 @@ class Entry:
     cluster: str
     epoch: int = 0
     compute: Mapping[str, Any] | None = None
+    cache_bytes: int = 0
     others: tuple[Member, ...] = ()
 
     def table(self) -> RoutingTable:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from mlplat.clock import SystemClock
 from mlplat.errors import Corrupt
 from mlplat.model import Recorded, Shape, artifact
 from mlplat.model.architecture import mlp
@@ -42,7 +43,7 @@ def entry(path: Path, model: Model) -> Entry:
 
 def test_a_model_is_served_by_gold_alone_at_the_epoch_of_the_record(model: Model, tmp_path: Path) -> None:
     path = artifact.save(model, tmp_path, golden=artifact.Golden.of(model, INPUTS))
-    served = load(entry(path, model), alone)
+    served = load(entry(path, model), alone, SystemClock())
     assert [(arm.name, arm.version, arm.share) for arm in served.table.arms] == [("gold", 4, 1.0)]
     assert (served.name, served.table.epoch, served.gold.digest) == ("late", 9, model.digest)
 
@@ -52,7 +53,7 @@ def test_recorded_code_of_the_own_home_is_served(model: Model, tmp_path: Path) -
     weights = read_weights(network.make(Shape.of(model.encoding, 1)))
     recorded = replace(model, network=network, weights=weights)
     path = artifact.save(recorded, tmp_path, golden=artifact.Golden.of(recorded, INPUTS))
-    assert load(entry(path, recorded), alone).gold.digest == recorded.digest
+    assert load(entry(path, recorded), alone, SystemClock()).gold.digest == recorded.digest
 
 
 def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: Model, tmp_path: Path) -> None:
@@ -60,4 +61,4 @@ def test_a_machine_that_answers_the_golden_rows_otherwise_does_not_serve(model: 
     path = artifact.save(model, tmp_path, golden=golden)
     assert json.loads((path / "golden.json").read_text())["outputs"]["probability"] == [0.123, 0.456]
     with pytest.raises(Corrupt, match="golden rows"):
-        load(entry(path, model), alone)
+        load(entry(path, model), alone, SystemClock())

@@ -154,7 +154,7 @@ def test_many_threads_lose_and_double_nothing(tmp_path: Path) -> None:
 
 def test_the_schema_names_everything_that_an_answer_came_from() -> None:
     names = schema_of(SIGNATURE).names
-    assert names[:15] == [
+    assert names[:16] == [
         "prediction_id",
         "request_id",
         "at",
@@ -166,13 +166,14 @@ def test_the_schema_names_everything_that_an_answer_came_from() -> None:
         "propensity",
         "instead",
         "shadow",
+        "cached",
         "unit",
         "latency_us",
         "features_us",
         "predict_us",
     ]
-    assert names[15:21] == ["origin", "tail", "distance", "seats", "international", "scheduled"]
-    assert names[21:] == ["weather.wind", "aircraft.delay", "status.weather", "status.aircraft", "output.probability"]
+    assert names[16:22] == ["origin", "tail", "distance", "seats", "international", "scheduled"]
+    assert names[22:] == ["weather.wind", "aircraft.delay", "status.weather", "status.aircraft", "output.probability"]
 
 
 def test_a_request_field_named_as_a_column_of_the_log_is_told_apart() -> None:

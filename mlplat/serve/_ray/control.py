@@ -40,6 +40,7 @@ def deploy(
     name: str,
     port: int | None = None,
     online: SecretStr | None = None,
+    cache_bytes: int = 0,
 ) -> Endpoint:
     """Serve a version under a name, as gold, and return when the URL answers with it. Experiments and shadows that the name has
     stay, and what was gold before is kept ready.
@@ -59,8 +60,8 @@ def deploy(
     def served(before: Entry | None) -> Entry:
         if before is None:
             values = {"version": gold.version, "digest": gold.digest, "path": gold.path, "compute": gold.compute}
-            return Entry(name=name, url=url, cluster=cluster, **values)  # type: ignore[arg-type]
-        return replace(before.with_gold(gold), url=url, cluster=cluster)
+            return Entry(name=name, url=url, cluster=cluster, cache_bytes=cache_bytes, **values)  # type: ignore[arg-type]
+        return replace(before.with_gold(gold), url=url, cluster=cluster, cache_bytes=cache_bytes)
 
     entry = _apply(session, home, name, served, online)
     return Endpoint(name=name, url=url, version=entry.version)

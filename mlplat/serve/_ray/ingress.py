@@ -49,9 +49,9 @@ class Ingress:
         self._cluster = cluster
         self._log = PredictionLog(self._home)
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
-        clock = SystemClock()
-        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=lambda: uuid4().hex)
-        self._shadows = Shadows(answerer, clock)
+        self._clock = SystemClock()
+        answerer = Answerer(reader=self._reader, log=self._log, clock=self._clock, new_id=lambda: uuid4().hex)
+        self._shadows = Shadows(answerer, self._clock)
         self._app = App(replace(answerer, mirror=self._shadows.offer), self._load({}), on_stop=self._stop)
         self._refreshing = asyncio.Lock()
 
@@ -86,7 +86,7 @@ class Ingress:
 
     def _load(self, before: dict[str, Served]) -> dict[str, Served]:
         entries = [entry for entry in state.read(self._home).values() if entry.cluster == self._cluster]
-        return {entry.name: load(entry, backbones.connect, before.get(entry.name)) for entry in entries}
+        return {entry.name: load(entry, backbones.connect, self._clock, before.get(entry.name)) for entry in entries}
 
     async def _let_go(self, before: dict[str, Served], after: dict[str, Served]) -> None:
         """Backbones that nobody asks any more answer what they were asked, and close."""
