@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlplat.features.training_set import TrainingSet
     from mlplat.platform import Platform, connect
+    from mlplat.serve.endpoint import AsyncEndpoint, Endpoint
 
-__all__ = ["Platform", "TrainingSet", "connect"]
+__all__ = ["AsyncEndpoint", "Endpoint", "Platform", "TrainingSet", "connect"]
 
-_HOME = {"connect": "mlplat.platform", "Platform": "mlplat.platform", "TrainingSet": "mlplat.features.training_set"}
+_HOME = {
+    "connect": "mlplat.platform",
+    "Platform": "mlplat.platform",
+    "TrainingSet": "mlplat.features.training_set",
+    "Endpoint": "mlplat.serve.endpoint",
+    "AsyncEndpoint": "mlplat.serve.endpoint",
+}
 
 
 def __getattr__(name: str) -> Any:

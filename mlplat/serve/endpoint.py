@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
-from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable
+from mlplat.errors import InvalidInput, MlplatError, NotFound, Refused, Unavailable
 
 # Without it the server watches for the caller's leaving, which costs two tasks per request.
 _HEADERS = {"x-request-disconnect-disabled": "?1", "content-type": "application/json"}
@@ -35,15 +36,27 @@ class Prediction:
 
 
 class Endpoint:
-    """`name` is served at `url` by `version`. Keeps its connection open: `close` it, or use it in a `with`.
-    Thread-safe.
+    """`name` is served at `url`, by `version` when this was made (None: not known here). Keeps its connection open: `close`
+    it, or use it in a `with`. Thread-safe.
+
+    `token` is what the endpoint asks for; it is never shown. `verify` is the path of the certificates to trust for an
+    `https://` URL (default: those that come with httpx).
     """
 
-    def __init__(self, *, name: str, url: str, version: int, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        url: str,
+        version: int | None = None,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        verify: str | None = None,
+    ) -> None:
         self.name = name
-        self.url = url
+        self.url = url.rstrip("/")
         self.version = version
-        self._client = httpx.Client(base_url=url, headers=_HEADERS, timeout=timeout_s, trust_env=False)
+        self._client = httpx.Client(**_options(self.url, token, timeout_s, verify))
 
     def predict(
         self, rows: Sequence[Mapping[str, Any]], *, at: datetime | str | None = None, request_id: str | None = None
@@ -51,17 +64,14 @@ class Endpoint:
         """One prediction per row, in order. `at` is the "now" of windows and time-to-live (default: now).
         `request_id` comes back in the answer and stands in the prediction log (default: a new one).
 
-        Raises `InvalidInput` with the field's name, `NotFound` if the name is not served there, `Unavailable` if
-        nobody answers or the endpoint is overloaded.
+        Raises `InvalidInput` with the field's name, `NotFound` if the name is not served there, `Refused` if the token is
+        not valid for it, `Unavailable` if nobody answers or the endpoint is overloaded.
         """
+        request = self._client.build_request("POST", **_asked(self.name, rows, at, request_id))
         try:
-            headers = {} if request_id is None else {"x-request-id": request_id}
-            response = self._client.post(f"/predict/{self.name}", content=_body(rows, at), headers=headers)
+            return _predictions(self._client.send(request))
         except httpx.HTTPError as error:
-            raise Unavailable(f"the endpoint {self.url} does not answer: {error or type(error).__name__}") from None
-        if response.status_code != 200:
-            raise _error(response)
-        return [_prediction(value) for value in orjson.loads(response.content)["predictions"]]
+            raise _no_answer(self.url, error) from None
 
     def close(self) -> None:
         self._client.close()
@@ -73,7 +83,48 @@ class Endpoint:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.name!r}, version {self.version}, POST {self.url}/predict/{self.name})"
+        return _shown(self)
+
+
+class AsyncEndpoint:
+    """`Endpoint` for an event loop: `await endpoint.predict(...)`, `async with`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        url: str,
+        version: int | None = None,
+        token: str | None = None,
+        timeout_s: float = 30.0,
+        verify: str | None = None,
+    ) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self.version = version
+        self._client = httpx.AsyncClient(**_options(self.url, token, timeout_s, verify))
+
+    async def predict(
+        self, rows: Sequence[Mapping[str, Any]], *, at: datetime | str | None = None, request_id: str | None = None
+    ) -> list[Prediction]:
+        """As `Endpoint.predict`."""
+        request = self._client.build_request("POST", **_asked(self.name, rows, at, request_id))
+        try:
+            return _predictions(await self._client.send(request))
+        except httpx.HTTPError as error:
+            raise _no_answer(self.url, error) from None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def __aenter__(self) -> AsyncEndpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return _shown(self)
 
 
 def alive(url: str) -> bool:
@@ -88,6 +139,46 @@ def epochs(url: str) -> Mapping[str, int] | None:
         return dict(response.json()["epochs"]) if response.status_code == 200 else None
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
+
+
+def _options(url: str, token: str | None, timeout_s: float, verify: str | None) -> dict[str, Any]:
+    """How a client is made, sync or not."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInput(f"url {url!r}: it begins with http:// or https://")
+    headers = dict(_HEADERS)
+    if token is not None:
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise InvalidInput("token: this is no token; it is one word")  # what it is, no error may show
+        headers["authorization"] = f"Bearer {token}"
+    found: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout_s, "trust_env": False}
+    if verify is not None:
+        try:
+            found["verify"] = ssl.create_default_context(cafile=verify)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(f"verify={verify!r}: no certificates can be read there ({error})") from None
+    return found
+
+
+def _asked(
+    name: str, rows: Sequence[Mapping[str, Any]], at: datetime | str | None, request_id: str | None
+) -> dict[str, Any]:
+    headers = {} if request_id is None else {"x-request-id": request_id}
+    return {"url": f"/predict/{name}", "content": _body(rows, at), "headers": headers}
+
+
+def _predictions(response: httpx.Response) -> list[Prediction]:
+    if response.status_code != 200:
+        raise _error(response)
+    return [_prediction(value) for value in orjson.loads(response.content)["predictions"]]
+
+
+def _no_answer(url: str, error: httpx.HTTPError) -> Unavailable:
+    return Unavailable(f"the endpoint {url} does not answer: {error or type(error).__name__}")
+
+
+def _shown(endpoint: Endpoint | AsyncEndpoint) -> str:
+    version = "" if endpoint.version is None else f"version {endpoint.version}, "
+    return f"{type(endpoint).__name__}({endpoint.name!r}, {version}POST {endpoint.url}/predict/{endpoint.name})"
 
 
 def _body(rows: Sequence[Mapping[str, Any]], at: datetime | str | None) -> bytes:
@@ -116,7 +207,9 @@ def _error(response: httpx.Response) -> MlplatError:
         message = response.text[:200]
     if response.status_code == 404:
         return NotFound(message)
-    if response.status_code in {429, 500, 502, 503, 504}:
+    if response.status_code == 401:
+        return Refused(f"{message} (Endpoint(..., token=...))")
+    if response.status_code in {408, 429, 500, 502, 503, 504}:
         return Unavailable(f"the endpoint {response.request.url} answered {response.status_code}: {message}")
     return InvalidInput(message)
 

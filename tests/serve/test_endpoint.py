@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mlplat._ray.connect import free_port
-from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable
-from mlplat.serve.endpoint import Endpoint, Prediction, alive, epochs
+from mlplat.errors import InvalidInput, MlplatError, NotFound, Refused, Unavailable
+from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, Prediction, alive, epochs
 
 ANSWER = {
     "request_id": "r",
@@ -44,6 +49,12 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@contextmanager
+def serving(certificate: Path | None = None) -> Iterator[Server]:
     state = Server(body=json.dumps(ANSWER).encode())
 
     class Handler(BaseHTTPRequestHandler):
@@ -67,6 +78,11 @@ def server() -> Iterator[Server]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True
         state.url = f"http://127.0.0.1:{http.server_port}"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            http.socket = context.wrap_socket(http.socket, server_side=True)
+            state.url = f"https://127.0.0.1:{http.server_port}"
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state
@@ -122,7 +138,9 @@ def test_what_cannot_be_sent_is_said_before_it_is_sent(endpoint: Endpoint, serve
         (400, InvalidInput),
         (413, InvalidInput),
         (422, InvalidInput),
+        (401, Refused),
         (404, NotFound),
+        (408, Unavailable),
         (500, Unavailable),
         (503, Unavailable),
     ],
@@ -150,3 +168,91 @@ def test_nobody_there_is_unavailable() -> None:
 
 def test_another_server_is_not_taken_for_ours(server: Server) -> None:
     assert epochs(server.url) is None
+
+
+async def ask_async(url: str, rows: list[dict[str, Any]], **options: Any) -> list[Prediction]:
+    async with AsyncEndpoint(name="late", url=url, **options) as endpoint:
+        return await endpoint.predict(rows, at="2013-09-01T10:00:00Z", request_id="mine")
+
+
+def test_the_async_client_sends_and_answers_what_the_other_does(server: Server) -> None:
+    answered = asyncio.run(ask_async(server.url, [{"x": 1}], token="t.1"))
+    with Endpoint(name="late", url=server.url, token="t.1") as endpoint:
+        assert endpoint.predict([{"x": 1}], at="2013-09-01T10:00:00Z", request_id="mine") == answered
+    assert server.bodies[0] == server.bodies[1]
+    assert server.headers[0] == server.headers[1]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Refused), (404, NotFound), (422, InvalidInput), (503, Unavailable)])
+def test_the_async_client_has_the_same_errors(server: Server, status: int, kind: type[MlplatError]) -> None:
+    server.status, server.body = status, b'{"error": {"message": "the field x"}}'
+    with pytest.raises(kind, match="the field x"):
+        asyncio.run(ask_async(server.url, [{"x": 1}]))
+    with pytest.raises(InvalidInput, match="cannot be sent"):
+        asyncio.run(ask_async(server.url, [{"x": object()}]))
+    with pytest.raises(Unavailable, match="does not answer"):
+        asyncio.run(ask_async(f"http://127.0.0.1:{free_port()}", [{"x": 1}]))
+
+
+def test_a_token_is_sent_and_never_shown(server: Server) -> None:
+    server.status, server.body = 401, b'{"error": {"message": "no valid token"}}'
+    with Endpoint(name="late", url=server.url, token="id.hunter2") as endpoint:
+        with pytest.raises(Refused) as caught:
+            endpoint.predict([{"x": 1}])
+        shown = repr(endpoint) + str(caught.value) + repr(vars(endpoint)) + repr(endpoint._client.headers)
+    assert server.headers[0]["authorization"] == "Bearer id.hunter2"
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize("token", ["", "hunter2 ", "hunter2\n", "hünter2"])
+def test_what_is_no_token_is_not_sent_and_not_repeated(token: str) -> None:
+    with pytest.raises(InvalidInput, match="no token") as caught:
+        Endpoint(name="late", url="http://127.0.0.1:1", token=token)
+    assert "nter2" not in str(caught.value)
+
+
+def test_a_url_alone_is_enough(server: Server) -> None:
+    import mlplat
+
+    with mlplat.Endpoint(name="late", url=server.url + "/") as endpoint:
+        assert endpoint.predict([{"x": 1}])[0].version == 3
+        assert repr(endpoint) == f"Endpoint('late', POST {server.url}/predict/late)"
+    with pytest.raises(InvalidInput, match="begins with http"):
+        mlplat.AsyncEndpoint(name="late", url="127.0.0.1:8000")
+
+
+def certificate(folder: Path) -> Path:
+    """A key, and a certificate for this machine that it has signed itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "ca.pem").write_bytes(made.public_bytes(pem))
+    both = folder / "both.pem"
+    both.write_bytes(private + made.public_bytes(pem))
+    return both
+
+
+def test_https_is_believed_where_its_certificate_is(tmp_path: Path) -> None:
+    with serving(certificate(tmp_path)) as server:
+        ca = str(tmp_path / "ca.pem")
+        with Endpoint(name="late", url=server.url, verify=ca) as endpoint:
+            assert endpoint.predict([{"x": 1}])[0].version == 3
+        assert asyncio.run(ask_async(server.url, [{"x": 1}], verify=ca))[0].version == 3
+        with Endpoint(name="late", url=server.url) as other, pytest.raises(Unavailable, match="CERTIFICATE_VERIFY"):
+            other.predict([{"x": 1}])
+    with pytest.raises(InvalidInput, match="no certificates can be read"):
+        Endpoint(name="late", url="https://127.0.0.1:1", verify=str(tmp_path / "absent.pem"))
