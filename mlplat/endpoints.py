@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,15 +11,17 @@ import polars as pl
 import pyarrow as pa
 from pydantic import SecretStr
 
-from mlplat.errors import InvalidInput, NotFound
+from mlplat.clock import Clock
+from mlplat.errors import InvalidInput, NotFound, unknown
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import ModelVersion
 from mlplat.model import artifact
 from mlplat.models import Models
-from mlplat.serve import parity, state
+from mlplat.serve import parity, state, tokens
 from mlplat.serve.log import read_log
 from mlplat.serve.state import Entry, Member
+from mlplat.serve.tokens import Token
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
@@ -37,9 +39,14 @@ class Endpoints(Models):
     _session: Session | None
     _online_url: SecretStr | None
 
+    _clock: Clock
+
     @property
     @abstractmethod
     def session(self) -> Session: ...
+
+    @abstractmethod
+    def _model_names(self) -> Sequence[str]: ...
 
     def serve(
         self,
@@ -117,6 +124,24 @@ class Endpoints(Models):
         said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4]))) for row in rows]
         schema = {"arm": pl.String, "role": pl.String, "version": pl.Int64, "share": pl.Float64, "compute": pl.String}
         return pl.DataFrame(said, schema=schema, orient="row")
+
+    def create_token(self, name: str, *, expires: str | None = None) -> str:
+        """A new token for the callers of an endpoint, valid beside its others. It is shown this once: only its hash is kept.
+
+        From the first on, the endpoint asks for one, within a second. `expires` is a duration such as "90d" (None: never).
+        `NotFound` for a name that is neither served nor the name of a model.
+        """
+        if name not in state.read(self.home) and name not in (names := self._model_names()):
+            raise unknown("model", name, names)
+        return tokens.create(self.home, name, now_us=self._clock.now_us(), expires=expires)
+
+    def revoke_token(self, name: str, token: str) -> None:
+        """Let a token of an endpoint open nothing any more, from the next second on. `token` is its id or itself."""
+        tokens.revoke(self.home, name, token)
+
+    def tokens(self, name: str) -> list[Token]:
+        """The tokens of an endpoint's callers, oldest first, expired ones too. They cannot be shown again."""
+        return list(tokens.read(self.home).get(name, ()))
 
     def undeploy(self, name: str) -> None:
         """Stop serving a name. Its log, its models and its aliases stay."""

@@ -257,8 +257,7 @@ class Platform(Endpoints):
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""
         from mlplat._ray.look import look
 
-        # A look makes no database, which takes seconds.
-        recorded = self._settings.metadata is not None or self._database.exists()
+        recorded = self._recorded
         return {
             "home": str(self.home),
             "format": home_format(self.home),
@@ -322,11 +321,17 @@ class Platform(Endpoints):
             lambda: self.session, scope=hashlib.blake2b(str(self.home.resolve()).encode(), digest_size=6).hexdigest()
         )
 
+    @property
+    def _recorded(self) -> bool:
+        """Whether there may be records. A look makes no database, which takes seconds."""
+        return self._settings.metadata is not None or self._database.exists()
+
+    def _model_names(self) -> Sequence[str]:
+        return self.metadata.names() if self._recorded else ()
+
     def _model_uses(self) -> Iterator[ModelUse]:
         """The registered models, with the training sets that they were made of. None where nothing was recorded yet."""
-        if self._settings.metadata is None and not self._database.exists():
-            return
-        for name in self.metadata.names():
+        for name in self._model_names():
             for version in self.metadata.versions(name):
                 snapshot = self.metadata.run(version.run_id)["tags"].get("snapshot", "")
                 yield ModelUse(name=name, version=version.version, snapshot=snapshot)

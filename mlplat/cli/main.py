@@ -29,8 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+token = typer.Typer(help="The tokens of an endpoint's callers.", no_args_is_help=True)
+app.add_typer(token, name="token")
+
 Home = Annotated[str | None, typer.Option(help="The home (default: MLPLAT_HOME, or .mlplat).", show_default=False)]
 Model = Annotated[str, typer.Argument(help="A name, which stands for its gold version, or NAME@VERSION.")]
+Endpoint = Annotated[str, typer.Argument(metavar="NAME", help="The name that is, or will be, served.")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for programs.")]
 
 
@@ -121,6 +125,61 @@ def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
     else:
         typer.echo(str(found))
     raise typer.Exit(0 if found.same else 1)
+
+
+@token.command("create")
+def create_token(
+    name: Endpoint,
+    expires: Annotated[str | None, typer.Option(help="Valid for so long, as in 90d.", show_default="for ever")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Make a token and print it, this once. From the first on the endpoint asks its callers for one."""
+    with _opened(home) as platform:
+        made = platform.create_token(name, expires=expires)
+    if json:
+        _say_json({"name": name, "id": made.partition(".")[0], "token": made})
+    else:
+        typer.echo(made)
+
+
+@token.command("revoke")
+def revoke_token(
+    name: Endpoint,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The part of the token before the dot.")],
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Let a token open nothing any more."""
+    with _opened(home) as platform:
+        platform.revoke_token(name, id)
+    if json:
+        _say_json({"name": name, "id": id.partition(".")[0]})
+    else:
+        typer.echo(f"{id.partition('.')[0]} of {name} is revoked")
+
+
+@token.command("list")
+def list_tokens(name: Endpoint, home: Home = None, json: Json = False) -> None:
+    """List the tokens of an endpoint by their ids, oldest first."""
+    now_us = SystemClock().now_us()
+    with _opened(home) as platform:
+        found = platform.tokens(name)
+    if json:
+        _say_json(
+            [
+                {
+                    "id": one.id,
+                    "created_us": one.created_us,
+                    "expires_us": one.expires_us,
+                    "expired": one.expired(now_us),
+                }
+                for one in found
+            ]
+        )
+        return
+    for line in report.tokens(found, now_us):
+        typer.echo(line)
 
 
 @contextmanager

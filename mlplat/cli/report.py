@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlplat.clock import iso
 
 if TYPE_CHECKING:
+    from mlplat.serve.tokens import Token
     from mlplat.train.history import GoldPeriod
 
 DECISIONS = 5
@@ -30,6 +31,17 @@ def models(versions: Sequence[Mapping[str, Any]], periods: Sequence[GoldPeriod])
         "versions", "none yet: platform.train(...) makes one", [("", *metrics, "", "")][: len(rows)] + rows
     )
     yield from _section("gold", "none yet: platform.promote(model)", map(_period, periods))
+
+
+def tokens(found: Sequence[Token], now_us: int) -> Iterator[str]:
+    yield from _section("tokens", "none: mlplat token create NAME makes one", [_token(one, now_us) for one in found])
+
+
+def _token(token: Token, now_us: int) -> Sequence[str]:
+    made = f"made {iso(token.created_us)[:19]}"
+    if token.expires_us is None:
+        return (token.id, made, "never expires")
+    return (token.id, made, f"{'expired' if token.expired(now_us) else 'expires'} {iso(token.expires_us)[:19]}")
 
 
 def _version(row: Mapping[str, Any], metrics: Sequence[str]) -> Sequence[str]:
