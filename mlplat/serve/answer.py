@@ -16,7 +16,7 @@ from mlplat.features.online import FeatureReader, OnlineRows
 from mlplat.serve.backbone import Outputs
 from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Failure, Mirror
 from mlplat.serve.log import PredictionLog, Record, asked_column
-from mlplat.serve.request import Request
+from mlplat.serve.request import Asked, Request
 from mlplat.serve.served import Served, Version
 
 
@@ -41,16 +41,18 @@ class NeededField(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
     """Answers requests. An unknown entity is no error: its features are null and their status says "missing". `count` is told
-    what counts against an arm, `mirror` what shadows are shown: neither may wait."""
+    what counts against an arm, `mirror` what shadows are shown, `told` what was logged of a request that is answered: none of
+    them may wait."""
 
     reader: FeatureReader
     log: PredictionLog
     clock: Clock
     new_id: Callable[[], str]
     count: Callable[[str, Count], None] = lambda name, count: None
+    told: Callable[[Sequence[Record]], None] = lambda records: None
     mirror: Callable[[Served, Mirror, Request, str, Sequence[str]], None] = lambda *shown: None
 
-    async def answer(self, served: Served, body: bytes, request_id: str) -> bytes:
+    async def answer(self, served: Served, body: bytes | Asked, request_id: str) -> bytes:
         """The JSON of the answer. Raises `HttpError` for a request that cannot be answered as it is."""
         started_s, received_us = self.clock.elapsed_s(), self.clock.now_us()
         request = served.parser.parse(body, now_us=received_us)
@@ -60,8 +62,10 @@ class Answerer:
         ids = [f"{own_id}-{i}" for i in range(request.rows)]
         answer = _render(served.name, request_id, ids, parts)
         latency_us = int((self.clock.elapsed_s() - started_s) * 1e6)
-        for part in parts:
-            self.log.append(record_of(served.name, request_id, ids, units, part, received_us, latency_us))
+        records = [record_of(served.name, request_id, ids, units, part, received_us, latency_us) for part in parts]
+        for record in records:
+            self.log.append(record)
+        self.told(records)
         return answer
 
     async def part(self, version: Version, ask: Ask, request: Request) -> Part:

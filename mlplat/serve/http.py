@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import asdict, dataclass
@@ -13,7 +14,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 1 << 20
+BODY_S = 30.0
 _JSON = (b"content-type", b"application/json")
+_CLOSE = (b"connection", b"close")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +58,19 @@ class Disconnected(Exception):
     """The caller went away while sending."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES) -> bytes:
-    """The whole body. `HttpError` 413 as soon as it is, or says it will be, longer than the limit."""
+async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES, seconds: float = BODY_S) -> bytes:
+    """The whole body. `HttpError` 413 as soon as it is, or says it will be, longer than the limit, 408 for one that
+    takes longer than `seconds`."""
     _check_length(dict(scope["headers"]).get(b"content-length"), limit)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _all(receive, limit)
+    except TimeoutError:
+        message = f"the body did not come within {seconds:g} seconds"
+        raise HttpError(408, "too_slow", message, headers=[_CLOSE]) from None
+
+
+async def _all(receive: Receive, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -77,8 +90,8 @@ async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tupl
     await _send(send, status, body, [_JSON, *headers])
 
 
-async def send_text(send: Send, status: int, text: str) -> None:
-    await _send(send, status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8")])
+async def send_text(send: Send, status: int, text: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> None:
+    await _send(send, status, text, [(b"content-type", content_type)])
 
 
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -88,11 +101,13 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
 
 
 def check_content_type(scope: Scope) -> None:
-    """A body is JSON, or of no stated type."""
+    """A body is JSON, or of no stated type, and not compressed."""
     for name, value in scope["headers"]:
         if name == b"content-type" and value.split(b";")[0].strip().lower() not in (b"application/json", b""):
             shown = value[:100].decode("latin-1")
             raise HttpError(415, "unsupported_media_type", f"content-type is {shown!r}: send application/json")
+        if name == b"content-encoding" and value.lower() not in (b"identity", b""):
+            raise HttpError(415, "unsupported_encoding", "content-encoding: send the body as it is, not compressed")
 
 
 def _check_length(header: bytes | None, limit: int) -> None:
@@ -103,4 +118,4 @@ def _check_length(header: bytes | None, limit: int) -> None:
 def _too_large(limit: int) -> HttpError:
     # The rest of the body is not read, so the connection cannot be used again.
     message = f"the body is larger than {limit} bytes: send fewer rows at a time"
-    return HttpError(413, "body_too_large", message, headers=[(b"connection", b"close")])
+    return HttpError(413, "body_too_large", message, headers=[_CLOSE])

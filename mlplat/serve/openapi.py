@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mlplat.model.signature import DType, Field, Signature
 from mlplat.serve.request import MAX_ROWS, MAX_STRING
+from mlplat.serve.v2 import DATATYPES, MODELS
 
 _TYPES: Mapping[DType, dict[str, Any]] = {
     "float64": {"type": "number"},
@@ -17,7 +18,9 @@ _TYPES: Mapping[DType, dict[str, Any]] = {
 }
 _ERRORS = {
     "400": "not JSON, or not a request",
+    "401": "no valid token",
     "404": "no such model",
+    "408": "the body did not come in time",
     "413": "too large",
     "415": "not application/json",
     "422": "fields that are wrong, by name and row",
@@ -48,32 +51,116 @@ _ERROR = {
 }
 
 
+_V2_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
+_JSON: Mapping[str, Any] = {"type": "object"}
+
+
 def document(signatures: Mapping[str, Signature]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for name, signature in signatures.items():
+        paths[f"/predict/{name}"] = {"post": _operation(name, signature)}
+        paths |= _protocol(name, signature)
+    paths["/v2"] = _page("the server, in the Open Inference Protocol", _JSON)
+    paths["/v2/health/live"] = _page("whether the server runs", _flag("live"))
+    paths["/v2/health/ready"] = _page("whether every model answers", _flag("ready"))
+    paths["/metrics"] = _page("counts and times, for Prometheus", {"type": "string"}, "text/plain")
     return {
         "openapi": "3.1.0",
         "info": {"title": "mlplat", "version": "1"},
-        "paths": {f"/predict/{name}": {"post": _operation(name, signature)} for name, signature in signatures.items()},
-        "components": {"schemas": {"Error": _ERROR}},
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": _ERROR, "V2Error": _V2_ERROR},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
 def _operation(name: str, signature: Signature) -> dict[str, Any]:
+    return _asking(
+        f"predict_{name}", _request(signature), "one prediction per row, in order", _answer(signature), "Error"
+    )
+
+
+def _protocol(name: str, signature: Signature) -> dict[str, Any]:
+    model = f"{MODELS}{name}"
+    infer = _asking(f"infer_{name}", _tensors_in(signature), "the outputs", _tensors_out(signature), "V2Error")
+    return {
+        f"{model}/infer": {"post": infer},
+        model: _page("the model's tensors, in the Open Inference Protocol", _JSON),
+        f"{model}/ready": _page("whether the model answers", _flag("ready")),
+    }
+
+
+def _asking(
+    operation: str, request: dict[str, Any], said: str, answer: dict[str, Any], error: Literal["Error", "V2Error"]
+) -> dict[str, Any]:
+    """A route that predicts. Whether it asks for a token is up to the endpoint."""
     errors = {
         status: {
             "description": description,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}},
         }
         for status, description in _ERRORS.items()
     }
     return {
-        "operationId": f"predict_{name}",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _request(signature)}}},
-        "responses": {
-            "200": {
-                "description": "one prediction per row, in order",
-                "content": {"application/json": {"schema": _answer(signature)}},
+        "operationId": operation,
+        "security": [{}, {"token": []}],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {"200": {"description": said, "content": {"application/json": {"schema": answer}}}, **errors},
+    }
+
+
+def _page(said: str, schema: Mapping[str, Any], media: str = "application/json") -> dict[str, Any]:
+    return {"get": {"responses": {"200": {"description": said, "content": {media: {"schema": schema}}}}}}
+
+
+def _flag(name: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {"type": "boolean"}}}
+
+
+def _tensors_in(signature: Signature) -> dict[str, Any]:
+    asked = {f.name: f for f in (*signature.entities, *signature.request)}.values()
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["inputs"],
+        "properties": {
+            "id": text,
+            "parameters": {"type": "object", "properties": {"at": _TYPES["timestamp"]}},
+            "inputs": {"type": "array", "items": {"oneOf": [_tensor(f, limited=True) for f in asked]}},
+            "outputs": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"name": text}, "required": ["name"]},
             },
-            **errors,
+        },
+    }
+
+
+def _tensors_out(signature: Signature) -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            "model_name": text,
+            "model_version": text,
+            "id": text,
+            "outputs": {"type": "array", "items": {"anyOf": [_tensor(f, limited=False) for f in signature.outputs]}},
+        },
+    }
+
+
+def _tensor(field: Field, *, limited: bool) -> dict[str, Any]:
+    """One value a row, flat."""
+    item = _properties([field])[field.name] if limited else _answered(field)
+    return {
+        "type": "object",
+        "required": ["name", "datatype", "shape", "data"],
+        "properties": {
+            "name": {"const": field.name},
+            "datatype": {"const": DATATYPES[field.dtype]},
+            "shape": {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2},
+            "data": {"type": "array", "maxItems": MAX_ROWS, "items": item},
         },
     }
 

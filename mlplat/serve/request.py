@@ -1,5 +1,5 @@
-"""What a caller sends: `{"rows": [{field: value, ...}, ...], "at": "2013-09-01T10:00:00Z"}`, checked against a "
-"signature. Pure.
+"""What a caller sends: `{"rows": [{field: value, ...}, ...], "at": "2013-09-01T10:00:00Z"}`, checked against a
+signature. Pure.
 
 `at` (optional) is the "now" of windows and time-to-live; a row may carry its own, unless the model has a field of
 this name.
@@ -49,6 +49,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Rows as they came, in whatever form, not yet checked. `strict` is False where the JSON held NaN or Infinity."""
+
+    rows: Sequence[Mapping[str, Any]]
+    at: Any = None
+    strict: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
     """How one field is read, and whether it may be null or absent. An entity key may be null (nobody knows the entity),
     but not absent: a caller who forgot it would get the features of nobody without a word.
@@ -76,21 +85,24 @@ class Parser:
             for f in fields.values()
         )
         self._row_at = "at" not in fields
-        self._known = frozenset(fields) | ({"at"} if self._row_at else frozenset())
+        self.dtypes: Mapping[str, DType] = {name: field.dtype for name, field in fields.items()} | (
+            {"at": "timestamp"} if self._row_at else {}
+        )
+        self._known = frozenset(self.dtypes)
 
-    def parse(self, body: bytes, *, now_us: int) -> Request:
+    def parse(self, body: bytes | Asked, *, now_us: int) -> Request:
         """`HttpError` 400 for what is not a request, 422 for fields that are wrong: all of them, by name and row."""
-        value, strict = _load(body)
-        rows, at = _envelope(value)
+        asked = read(body) if isinstance(body, bytes) else body
+        rows, at = asked.rows, asked.at
         problems: list[FieldError] = []
         self._refuse_unknown(rows, problems)
         columns = {rule.name: _column(rule, rows, problems) for rule in self._fields}
         default = now_us if at is None else _one("at", at, problems)
         at_us = self._times(rows, default, problems)
         if problems:
-            raise _refusal(problems)
-        if not strict:
-            raise _malformed("a value is not JSON")
+            raise refusal(problems)
+        if not asked.strict:
+            raise malformed("a value is not JSON")
         return Request(rows=len(rows), columns=columns, at_us=at_us)
 
     def _times(self, rows: Sequence[Mapping[str, Any]], default: int, problems: list[FieldError]) -> list[int]:
@@ -103,11 +115,12 @@ class Parser:
             if row.keys() <= self._known:
                 continue
             for name in sorted(row.keys() - self._known):
-                problems.append(FieldError(field=name[:MAX_STRING], message=self._near(name), row=i))
+                problems.append(FieldError(field=name[:MAX_STRING], message=self.near(name), row=i))
                 if len(problems) >= _MAX_PROBLEMS:  # finding near names is slow, and a caller needs no more of them
                     return
 
-    def _near(self, name: str) -> str:
+    def near(self, name: str) -> str:
+        """What to say of a field that the model does not have."""
         near = difflib.get_close_matches(name[:MAX_STRING], self._known, n=1, cutoff=0.5)
         return (
             f"unknown field; did you mean {near[0]!r}?"
@@ -121,7 +134,7 @@ def _required_twice(signature: Signature, field: Field) -> bool:
     return any(f.required for f in signature.request if f.name == field.name)
 
 
-def _load(body: bytes) -> tuple[Any, bool]:
+def load(body: bytes) -> tuple[Any, bool]:
     """The JSON value, and whether it is strict JSON: NaN and Infinity are read too, so that the answer can name
     their field.
     """
@@ -131,25 +144,26 @@ def _load(body: bytes) -> tuple[Any, bool]:
         try:
             return json.loads(body), False
         except (ValueError, RecursionError):
-            raise _malformed(str(error)) from None
+            raise malformed(str(error)) from None
 
 
-def _envelope(value: Any) -> tuple[list[Mapping[str, Any]], Any]:
+def read(body: bytes) -> Asked:
+    value, strict = load(body)
     if not isinstance(value, dict):
-        raise _shape('the body is not an object: send {"rows": [{...}]}')
+        raise shape('the body is not an object: send {"rows": [{...}]}')
     unknown = value.keys() - {"rows", "at"}
     if unknown:
-        raise _shape(
+        raise shape(
             f"unknown key {min(unknown)[:MAX_STRING]!r}: the keys are 'rows' and 'at'", min(unknown)[:MAX_STRING]
         )
     rows = value.get("rows")
     if not isinstance(rows, list) or not rows:
-        raise _shape("'rows' is missing or is not a list of one row or more", "rows")
+        raise shape("'rows' is missing or is not a list of one row or more", "rows")
     if len(rows) > MAX_ROWS:
-        raise _shape(f"{len(rows)} rows are more than {MAX_ROWS}: send several requests", "rows")
+        raise shape(f"{len(rows)} rows are more than {MAX_ROWS}: send several requests", "rows")
     if not all(isinstance(row, dict) for row in rows):
-        raise _shape("every row is an object: {field: value, ...}", "rows")
-    return rows, value.get("at")
+        raise shape("every row is an object: {field: value, ...}", "rows")
+    return Asked(rows=rows, at=value.get("at"), strict=strict)
 
 
 def _column(rule: _Rule, rows: Sequence[Mapping[str, Any]], problems: list[FieldError]) -> list[Any]:
@@ -247,16 +261,17 @@ def _kind(value: Any) -> str:
     return _KINDS[type(value)]
 
 
-def _malformed(reason: str) -> HttpError:
+def malformed(reason: str) -> HttpError:
     return HttpError(400, "malformed_json", f"the body is not JSON: {reason}")
 
 
-def _shape(message: str, field: str | None = None) -> HttpError:
+def shape(message: str, field: str | None = None) -> HttpError:
+    """Well-formed JSON that is no request."""
     fields = () if field is None else (FieldError(field=field, message=message),)
     return HttpError(400, "bad_request", message, fields=fields)
 
 
-def _refusal(problems: Sequence[FieldError]) -> HttpError:
+def refusal(problems: Sequence[FieldError]) -> HttpError:
     shown = problems[:_MAX_PROBLEMS]
     first = shown[0]
     where = "" if first.row is None else f" of row {first.row}"

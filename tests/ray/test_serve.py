@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 from mlplat import features as F
 from mlplat._ray.session import Session, free_port
 from mlplat.clock import SystemClock
-from mlplat.errors import Conflict, Corrupt, InvalidInput, NotFound, Unavailable
+from mlplat.errors import Conflict, Corrupt, InvalidInput, NotFound, Refused, Unavailable
 from mlplat.features.store import FeatureStore
 from mlplat.home import open_home
 from mlplat.model import artifact
@@ -25,8 +26,8 @@ from mlplat.model.inputs import InputEncoding
 from mlplat.model.model import Model
 from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.model.task import BINARY
-from mlplat.serve import state
-from mlplat.serve.endpoint import Endpoint, alive
+from mlplat.serve import state, tokens
+from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, alive
 from mlplat.serve.log import read_log
 from mlplat.serve.state import Member
 from tests.features.support import InProcess
@@ -264,3 +265,57 @@ def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServ
     assert prediction.features == {"newest": "ok"}
     written = [file for file in own.rglob("*") if file.is_file()]
     assert not any(PASSWORD.encode() in file.read_bytes() for file in written)
+
+
+def test_the_open_inference_protocol_gives_the_same_answer(home: Home, endpoint: Endpoint) -> None:
+    body = {
+        "id": "mine",
+        "inputs": [
+            {"name": "origin", "datatype": "BYTES", "shape": [1, 1], "data": ["JFK"]},
+            {"name": "distance", "datatype": "FP64", "shape": [1, 1], "data": [1.0]},
+            {"name": "wind", "datatype": "FP64", "shape": [1, 1], "data": [None]},
+        ],
+    }
+    answer = httpx.post(f"{endpoint.url}/v2/models/late/versions/1/infer", json=body, trust_env=False).json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("late", "1", "mine")
+    assert answer["outputs"][0]["data"] == [pytest.approx(home.answer(1), abs=1e-6)]
+
+
+def test_the_endpoint_tells_prometheus_what_it_did(endpoint: Endpoint) -> None:
+    endpoint.predict([ROW])
+    text = httpx.get(f"{endpoint.url}/metrics", trust_env=False).text
+    assert 'mlplat_rows_total{arm="gold",endpoint="late",version="1"}' in text
+    assert "mlplat_log_rows_appended_total" in text
+
+
+def test_a_token_is_asked_for_once_there_is_one(home: Home, endpoint: Endpoint) -> None:
+    token = tokens.create(home.path, "late", now_us=SystemClock().now_us())
+    try:
+        until(lambda: refused(endpoint))
+        with Endpoint(name="late", url=endpoint.url, token=token) as caller:
+            assert caller.predict([ROW])[0].version == 1
+        assert asyncio.run(asked(endpoint.url, token)) == 1
+    finally:
+        (home.path / "tokens.json").unlink()
+    until(lambda: not refused(endpoint))
+
+
+async def asked(url: str, token: str) -> int:
+    async with AsyncEndpoint(name="late", url=url, token=token) as endpoint:
+        return (await endpoint.predict([ROW]))[0].version
+
+
+def refused(endpoint: Endpoint) -> bool:
+    try:
+        endpoint.predict([ROW])
+    except Refused:
+        return True
+    return False
+
+
+def until(true: Callable[[], bool]) -> None:
+    """The endpoint sees other tokens within a second."""
+    clock = SystemClock()
+    deadline_s = clock.elapsed_s() + 10
+    while not true():
+        assert clock.elapsed_s() < deadline_s

@@ -1,79 +1,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mlplat.errors import InvalidInput, Unavailable
 from mlplat.model.signature import Field
 from mlplat.model.task import Task
-from mlplat.serve.answer import Answerer
-from mlplat.serve.app import App
 from mlplat.serve.dispatch import Count
 from mlplat.serve.http import MAX_BODY_BYTES
-from mlplat.serve.log import PredictionLog, read_log
-from mlplat.serve.routing import GOLD, Arm, RoutingTable
-from mlplat.serve.served import Served, Version
-from tests.serve.models import ROW, SIGNATURE, FakeModel, FakeReader
-
-NOW_US = 1_378_029_600_000_000
-JSON = {"content-type": "application/json"}
-
-
-class StoppedClock:
-    def now_us(self) -> int:
-        return NOW_US
-
-    def elapsed_s(self) -> float:
-        return 0.0
-
-
-def served(version: int = 3, model: Any = None) -> Served:
-    table = RoutingTable(epoch=version, salt="late", arms=(Arm(name=GOLD, version=version, share=1.0),))
-    return Served.of("late", table, [Version.of(version, model or FakeModel())])
-
-
-@dataclass
-class Rig:
-    app: App
-    home: Path
-    log: PredictionLog
-    reader: FakeReader
-
-    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def go() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(go())
-
-    def predict(self, *rows: Mapping[str, Any], **envelope: Any) -> httpx.Response:
-        return self.send("POST", "/predict/late", json={"rows": rows, **envelope})
-
-    def logged(self) -> list[dict[str, Any]]:
-        self.log.flush()
-        return list(read_log(self.home, "late").to_pylist())
+from mlplat.serve.log import read_log
+from tests.serve.models import ROW, SIGNATURE, FakeModel
+from tests.serve.rig import JSON, NOW_US, Backing, Rig, at_once, broken, never, opened, served, split
 
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    log, reader, ids = PredictionLog(tmp_path), FakeReader(), count()
-    answerer = Answerer(reader=reader, log=log, clock=StoppedClock(), new_id=lambda: f"id{next(ids)}")
-    yield Rig(app=App(answerer, {"late": served()}, on_stop=log.close), home=tmp_path, log=log, reader=reader)
-    log.close()
+    with opened(tmp_path) as rig:
+        yield rig
 
 
 def test_a_row_is_answered_with_everything_that_explains_the_answer(rig: Rig) -> None:
@@ -333,91 +284,6 @@ def test_a_caller_who_leaves_is_not_answered(rig: Rig) -> None:
 
     asyncio.run(go())
     assert sent == []
-
-
-JSONISH = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(), max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*ROW, "at", "x"]) | st.text(), inner, max_size=8)
-    ),
-    max_leaves=12,
-)
-VALUES = JSONISH | st.sampled_from(
-    [*ROW.values(), "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", 2**63, 1e308]
-)
-ROWS = st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys([*ROW, "at"], VALUES)), max_size=3)
-ENVELOPES = st.fixed_dictionaries({"rows": ROWS}, optional={"at": VALUES})
-BODIES: st.SearchStrategy[bytes] = st.binary(max_size=200) | (ENVELOPES | JSONISH).map(
-    lambda value: json.dumps(value).encode()
-)
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=BODIES)
-def test_no_body_ever_gives_a_500(rig: Rig, body: bytes) -> None:
-    response = rig.send("POST", "/predict/late", content=body, headers=JSON)
-    assert response.status_code in {200, 400, 422}, response.text
-    if response.status_code != 200:
-        assert set(response.json()["error"]) == {"code", "message", "fields"}
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    method=st.sampled_from(["GET", "POST", "PUT", "HEAD", "OPTIONS", "BREW"]),
-    path=st.text(max_size=30) | st.text(max_size=10).map(lambda name: "/predict/" + name),
-    headers=st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=3),
-    body=st.binary(max_size=50),
-)
-def test_no_request_ever_gives_a_500(rig: Rig, method: str, path: str, headers: Any, body: bytes) -> None:
-    status = asyncio.run(raw(rig.app, {"method": method, "path": path, "headers": headers}, body))
-    assert 200 <= status < 500
-
-
-async def raw(app: Callable[..., Any], scope: Mapping[str, Any], body: bytes) -> int:
-    """Past the client, which would mend what it finds odd."""
-    statuses: list[int] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        statuses.extend([message["status"]] if "status" in message else [])
-
-    await app({"type": "http", **scope}, receive, send)
-    return statuses[0]
-
-
-class Backing:
-    """A backbone that does what it is told to, and remembers how many rows it had."""
-
-    def __init__(self, act: Callable[[], Awaitable[None]], value: float = 0.5) -> None:
-        self.act, self.value, self.rows = act, value, 0
-
-    async def predict(self, columns: Any, rows: int) -> dict[str, list[float]]:
-        self.rows += rows
-        await self.act()
-        return {"probability": [self.value] * rows}
-
-    async def close(self) -> None: ...
-
-
-async def at_once() -> None: ...
-
-
-async def never() -> None:
-    await asyncio.Event().wait()
-
-
-async def broken() -> None:
-    raise RuntimeError("the graphics card fell out")
-
-
-def split(challenger: Any, share: float = 0.5, *, signature: Any = SIGNATURE, **limits: float) -> Served:
-    arms = (Arm(name=GOLD, version=3, share=1 - share), Arm(name="new", version=4, share=share))
-    other = Version.of(4, FakeModel(signature=signature, digest="e" * 64), challenger)
-    return Served.of(
-        "late", RoutingTable(epoch=4, salt="late", arms=arms), [Version.of(3, FakeModel()), other], **limits
-    )
 
 
 ENTITIES = [{**ROW, "tail": f"N{i}"} for i in range(40)]

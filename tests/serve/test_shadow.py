@@ -17,7 +17,7 @@ from mlplat.serve.routing import GOLD, Arm, RoutingTable
 from mlplat.serve.served import Served, Version
 from mlplat.serve.shadow import Shadows
 from tests.serve.models import ROW, FakeModel, FakeReader
-from tests.serve.test_app import Backing, StoppedClock, at_once, broken, never
+from tests.serve.rig import Backing, StoppedClock, at_once, broken, never
 
 
 def shown(

@@ -24,11 +24,10 @@ from mlplat.model import artifact
 from mlplat.serve import state
 from mlplat.serve._ray import backbones
 from mlplat.serve._ray.ingress import Ingress
-from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
+from mlplat.serve._ray.settings import APPLICATION, HOST, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, epochs
 from mlplat.serve.state import Entry, Member
 
-HOST = "127.0.0.1"
 _POLL_S = 0.05
 
 

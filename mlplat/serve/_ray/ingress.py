@@ -18,13 +18,15 @@ from ray.serve.config import BackpressureConfig
 from mlplat.clock import SystemClock
 from mlplat.serve import state
 from mlplat.serve._ray import backbones
-from mlplat.serve._ray.settings import QUIET
+from mlplat.serve._ray.settings import HOST, QUIET
 from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
 from mlplat.serve.load import load
 from mlplat.serve.log import PredictionLog
+from mlplat.serve.metrics import Metrics
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
+from mlplat.serve.tokens import Gate
 
 
 @serve.deployment(
@@ -49,10 +51,12 @@ class Ingress:
         self._cluster = cluster
         self._log = PredictionLog(self._home)
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
-        self._clock = SystemClock()
-        answerer = Answerer(reader=self._reader, log=self._log, clock=self._clock, new_id=lambda: uuid4().hex)
-        self._shadows = Shadows(answerer, self._clock)
-        self._app = App(replace(answerer, mirror=self._shadows.offer), self._load({}), on_stop=self._stop)
+        clock = self._clock = SystemClock()
+        gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log)
+        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=lambda: uuid4().hex)
+        self._shadows = Shadows(answerer, clock)
+        answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
+        self._app = App(answerer, self._load({}), gate=gate, metrics=metrics, on_stop=self._stop)
         self._refreshing = asyncio.Lock()
 
     def __serve_build_asgi_app__(self) -> App:
