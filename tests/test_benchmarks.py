@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from benchmarks import features, flights, training
 from benchmarks._features.large import wrong_rows
 from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, row_of
 from benchmarks._form import against_bound, against_peer, alternately
+from benchmarks._serving import cache
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {"key", "measure", "unit", "ours", "reference", "reference_name", "ratio", "bound", "holds"}
@@ -91,6 +93,16 @@ def test_missing_repeated_changed_and_foreign_rows_of_a_backfill_are_counted() -
     assert wrong_rows(rows, rows.with_columns(total=pl.col("total") * 2)) == 3
     assert wrong_rows(rows, rows.with_columns(user=pl.col("user") + 1, at=pl.col("at") + 1)) == 6
     assert wrong_rows(rows, pl.concat([rows, rows.head(1).with_columns(user=pl.lit(9, dtype=pl.Int64))])) == 1
+
+
+@pytest.mark.parametrize("measure", [cache.cost, cache.flat])
+def test_what_is_measured_of_the_cache_is_a_full_one_and_rows_that_come_once(
+    measure: Callable[[Scene], Figures], tmp_path: Path
+) -> None:
+    found = measure(Scene(quick=True, folder=tmp_path, say=lambda note: None))
+    assert found.wrong == ""
+    assert found.reference is not None
+    assert found.ours > 0 < found.reference
 
 
 KEYS = """join_small join_large join_feast_duckdb join_feast_default join_five_views join_out_of_core pool_scaling pool_ray_data

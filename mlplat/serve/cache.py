@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
-from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -36,25 +36,43 @@ def row_keys(digest: str, columns: Sequence[Sequence[Any]], rows: int) -> list[b
 
     Null and NaN are one value to every model; 1, 1.0, True and "1" are four. `InvalidInput` for what is no value of an input.
     """
-    prefix = digest.encode() + b"\0"  # a row's bytes have no zero byte
-    by_row: Iterable[tuple[Any, ...]] = zip(*columns, strict=True) if columns else repeat((), rows)
-    keys = [blake2b(prefix + _canonical(row), digest_size=KEY_BYTES).digest() for row in by_row]
-    if len(keys) != rows:
-        raise InvalidInput(f"the columns have {len(keys)} rows, and {rows} are asked for")
+    begun = _begun(digest)
+    keys = []
+    for row in _by_row(columns, rows):
+        hashed = begun.copy()
+        hashed.update(_canonical(row))
+        keys.append(hashed.digest())
     return keys
 
 
-def _canonical(row: tuple[Any, ...]) -> bytes:
+@lru_cache(maxsize=64)
+def _begun(digest: str) -> blake2b:
+    return blake2b(digest.encode() + b"\0", digest_size=KEY_BYTES)  # a row's bytes have no zero byte
+
+
+def _by_row(columns: Sequence[Sequence[Any]], rows: int) -> Sequence[Sequence[Any]]:
+    try:
+        if rows == 1:  # most requests; faster than zip
+            return [[value for (value,) in columns]]
+        by_row = list(zip(*columns, strict=True)) if columns else [()] * rows
+    except ValueError:
+        by_row = []
+    if len(by_row) != rows:
+        raise InvalidInput(f"{rows} rows are asked for, and columns have {sorted(set(map(len, columns)))} values")
+    return by_row
+
+
+def _canonical(row: Sequence[Any]) -> bytes:
     try:
         spelled = orjson.dumps(row)
-        if b"null" in spelled and not _INFINITE.isdisjoint(row):  # JSON makes null of infinity too
+        if b"n" in spelled and not _INFINITE.isdisjoint(row):  # JSON makes null of infinity too
             return _longhand(row)
     except TypeError:  # an integer of more than 64 bits, a lone surrogate, or no value of an input
         return _longhand(row)
     return spelled
 
 
-def _longhand(row: tuple[Any, ...]) -> bytes:
+def _longhand(row: Sequence[Any]) -> bytes:
     """For rows that JSON cannot spell; begins as no JSON does."""
     for value in row:
         if type(value) not in _PLAIN:
