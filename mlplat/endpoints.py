@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -12,11 +13,13 @@ import pyarrow as pa
 from pydantic import SecretStr
 
 from mlplat.clock import Clock
-from mlplat.errors import InvalidInput, NotFound, unknown
+from mlplat.decision import Act, Decision
+from mlplat.errors import InvalidInput, NotFound, NotYetAvailable, Refused, unknown
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.metadata.port import ModelVersion
+from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
+from mlplat.model.task import Task
 from mlplat.models import Models
 from mlplat.serve import parity, state, tokens
 from mlplat.serve.log import read_log
@@ -26,10 +29,12 @@ from mlplat.serve.tokens import Token
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
     from mlplat.serve.endpoint import Endpoint
+    from mlplat.serve.gold_promoter import GoldPromoter
     from mlplat.serve.parity import Parity
     from mlplat.train import TrainedModel
 
 CACHE_BYTES = 64 << 20
+GOLD_POLICY = "gold_promoter"
 
 
 class Endpoints(Models):
@@ -113,6 +118,64 @@ class Endpoints(Models):
         from mlplat.serve._ray import change
 
         change(session, self.home, name, lambda entry: entry.without(arm))
+
+    def outcome(self, name: str, outcomes: Any) -> int:
+        """Tell what really happened: a frame with `value` (0 or 1, or a number), and by whom it is known: `prediction_id`;
+        `request_id`, of requests of one row; or the entity keys and `at`. How many predictions it is of: of those that nobody
+        asked for it says nothing. An outcome may come late, and again: the last one counts."""
+        from mlplat.serve import live
+        from mlplat.serve import outcomes as kept
+
+        frame = pl.DataFrame(outcomes)
+        if "prediction_id" not in frame.columns:
+            entities = [field.name for field in self.load(name).signature.entities]
+            frame = live.by_prediction(frame, pl.DataFrame(self.predictions(name)), entities)
+        return kept.put(self.home, name, frame, now_us=self._clock.now_us())
+
+    def advance(self, name: str, arm: str, *, promoter: GoldPromoter | None = None) -> Decision:
+        """Ask the gold promoter about an experiment, and do what it says: give it a larger share, make it gold, or end it. Call
+        it as often as you like: it holds until there is enough. Every decision is recorded with its evidence, holds too."""
+        from mlplat.serve import live
+        from mlplat.serve import outcomes as kept
+        from mlplat.serve.gold_promoter import GoldPromoter
+
+        policy, entry = promoter or GoldPromoter(), self._served(name)
+        member = live.experiment_of(entry, arm)
+        task = self.load(self.metadata.version(name, member.version)).task
+        facts = live.facts_of(
+            entry,
+            arm,
+            pl.DataFrame(self.predictions(name)),
+            kept.read(self.home, name),
+            live_losses(task),
+            alpha=policy.alpha,
+        )
+        decision = policy.decide(facts, now_us=self._clock.now_us())
+        self._act(name, member, decision, policy=GOLD_POLICY, actor="platform")
+        return decision
+
+    def make_gold(self, name: str, model: TrainedModel | ModelVersion | str, *, who: str, why: str) -> None:
+        """Make a version gold by hand, whatever the gold promoter would say. `who` and `why` are recorded."""
+        if not who or not why:
+            raise InvalidInput("who and why: both must be said")
+        version = self.version(model)
+        decision = Act(reason=f"by {who}: {why}", evidence={"action": "gold"})
+        compute = self._served(name).compute if name in state.read(self.home) else None
+        demand = None if compute is None else Demand.parse(compute)
+        member = self._member(
+            "gold", "experiment", version, share=1.0, compute=None if demand is None else demand.to_json()
+        )
+        self._act(name, member, decision, policy=GOLD_POLICY, actor=who)
+
+    def rollback(self, name: str, *, who: str, why: str) -> None:
+        """The version that was gold before is gold again, in an instant: it was kept ready. Recorded as `make_gold`."""
+        entry = self._served(name)
+        kept = next((m for m in entry.others if m.role == "kept"), None)
+        if kept is None:
+            raise Refused(
+                f"{name!r} has no version that was gold before in this endpoint: use make_gold(name, VERSION)"
+            )
+        self.make_gold(name, self.metadata.version(name, kept.version), who=who, why=why)
 
     def arms(self, name: str) -> pl.DataFrame:
         """Who answers under a name, and who watches: `arm`, `role`, `version`, `share`, and `compute` (null: in the endpoint's
@@ -222,3 +285,43 @@ class Endpoints(Models):
         if found is None:
             raise NotFound(f"{name!r} is not served: platform.serve({name!r}) first")
         return found
+
+    def _act(self, name: str, member: Member, decision: Decision, *, policy: str, actor: str) -> None:
+        """Write it down, then do it."""
+        action = decision.evidence.get("action") if isinstance(decision, Act) else None
+        aliases = ["gold"] if action == "gold" else []
+        details = {"version": member.version, "arm": member.name, "aliases": aliases}
+        self.metadata.record(
+            LedgerEntry(
+                at_us=self._clock.now_us(),
+                policy=policy,
+                subject=name,
+                decision=decision,
+                actor=actor,
+                details=details,
+            )
+        )
+        if action is None:
+            return
+        session = self.session
+        from mlplat.serve._ray import change
+
+        if action == "gold":
+            self.metadata.set_alias(name, "gold", member.version)
+            if name in state.read(self.home):
+                change(session, self.home, name, lambda entry: entry.with_gold(replace(member, role="kept")))
+        elif action == "end":
+            change(session, self.home, name, lambda entry: entry.without(member.name))
+        else:
+            share = float(decision.evidence["next_share"] or 0.0)
+            change(session, self.home, name, lambda entry: entry.with_member(replace(member, share=share)))
+
+
+def live_losses(task: Task) -> Callable[[pl.DataFrame, Any], Any]:
+    """Of rows of the log. `NotYetAvailable` for classes."""
+    from mlplat.train import judged
+
+    if task.kind == "multiclass":
+        raise NotYetAvailable("outcomes of classes are not judged yet: those of probabilities and of numbers are")
+    column = f"output.{task.fields()[0].name}"
+    return lambda rows, values: judged.losses(task, values, rows[column].to_numpy())

@@ -15,8 +15,10 @@ import psutil
 import pytest
 
 import mlplat
+from mlplat.decision import Act, Hold
 from mlplat.errors import InvalidInput, MlplatError, NotFound
 from mlplat.model import mlp
+from mlplat.serve.gold_promoter import GoldPromoter
 from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
 
@@ -152,3 +154,48 @@ def test_no_request_fails_while_everything_changes(platform: mlplat.Platform) ->
         thread.join()
     assert failures == []
     assert answered[0] > 50
+
+
+def test_outcomes_carry_a_better_experiment_to_gold_and_it_comes_back_by_hand(platform: mlplat.Platform) -> None:
+    """Version 1 is made to look worse: what happened is what version 2 said."""
+    endpoint = platform.serve("sold")
+    platform.experiment("sold", "sold@2", share=0.10, arm="b")
+    policy = GoldPromoter(min_outcomes=20)
+    held = platform.advance("sold", "b", promoter=policy)
+    assert isinstance(held, Hold)
+
+    def ask_and_tell(moment: str) -> None:
+        asked = [{"shop": f"{moment}{i}", "size": 0.02 * (i % 100) - 1.0} for i in range(600)]
+        found = endpoint.predict(asked)
+        truth = platform.load("sold@2").predict(
+            {"size": [row["size"] for row in asked], "recent.sales": [0] * len(asked)}
+        )["probability"]
+        told = pl.DataFrame(
+            {
+                "prediction_id": [p.id for p in found],
+                "value": [
+                    float(t > 0.5) if p.arm == "b" else float(t <= 0.5) for p, t in zip(found, truth, strict=True)
+                ],
+            }
+        )
+        assert platform.outcome("sold", told) == len(asked)
+
+    ask_and_tell("a")
+    ramped = platform.advance("sold", "b", promoter=policy)
+    assert isinstance(ramped, Act), ramped.reason
+    assert ramped.evidence["action"] == "share"
+    assert platform.arms("sold").filter(arm="b")["share"].item() == 0.5
+    ask_and_tell("b")
+    promoted = platform.advance("sold", "b", promoter=policy)
+    assert isinstance(promoted, Act), promoted.reason
+    assert promoted.evidence["action"] == "gold"
+    assert platform.gold("sold").version == 2
+    assert {p.version for p in endpoint.predict(ROWS)} == {2}
+    assert platform.arms("sold")["arm"].to_list() == ["gold", "kept"]
+
+    platform.rollback("sold", who="ann", why="the shop closes at noon")
+    assert platform.gold("sold").version == 1
+    assert {p.version for p in endpoint.predict(ROWS)} == {1}
+    history = platform.gold_history("sold")
+    assert [(p.version, p.actor) for p in history[-2:]] == [(2, "platform"), (1, "ann")]
+    assert "shop closes" in history[-1].reason
