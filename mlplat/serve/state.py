@@ -16,6 +16,7 @@ from mlplat.errors import Corrupt, InvalidInput, unknown
 from mlplat.serve.routing import GOLD, Arm, RoutingTable
 
 Role = Literal["experiment", "shadow", "kept"]
+KEPT: Role = "kept"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Entry:
 
     def with_gold(self, member: Member) -> Entry:
         """`member` is gold from now on, and what was gold before is kept ready, alone of those that are."""
-        kept = replace(self.members()[0], name="kept", share=0.0)
+        kept = replace(self.members()[0], name=KEPT, share=0.0)
         others = [m for m in self.others if m.role != "kept" and m.version != member.version]
         others += [kept] if kept.version != member.version else [m for m in self.others if m.role == "kept"]
         return replace(
@@ -87,6 +88,8 @@ class Entry:
         """In the place of who has its name."""
         if member.version == self.version:
             raise InvalidInput(f"version {member.version} of {self.name!r} is gold already")
+        if member.name == KEPT:
+            raise InvalidInput(f"an arm is not called {KEPT!r}: that is the version that was gold before")
         others = [
             m for m in self.others if m.name != member.name and not (m.role == "kept" and m.version == member.version)
         ]

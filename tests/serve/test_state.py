@@ -89,6 +89,8 @@ def test_what_cannot_stand_beside_gold_is_refused_by_name() -> None:
         entry().with_member(member("b", 1))
     with pytest.raises(InvalidInput, match="sum to 1"):
         entry().with_member(member("b", 2, share=0.7)).with_member(member("c", 3, share=0.7))
+    with pytest.raises(InvalidInput, match="not called 'kept'"):
+        entry().with_member(member("kept", 2))
     with pytest.raises(InvalidInput, match="two arms of a routing table have one name"):
         entry().with_member(member("gold", 2))
     with pytest.raises(NotFound, match=r"'x'.* Known: b"):
