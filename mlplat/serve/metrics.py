@@ -8,14 +8,16 @@ microseconds.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from mlplat.serve.dispatch import Count
 from mlplat.serve.log import PredictionLog, Record
+from mlplat.serve.served import Served
+from mlplat.serve.shadow import Shadows
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -71,6 +73,10 @@ class Metrics:
         self._arms: dict[tuple[str, str, str], _Arm] = {}
         self._views: dict[tuple[str, int], tuple[object, tuple[tuple[str, Counter, Counter], ...]]] = {}
         self._endpoints: dict[str, Gauge] = {}
+
+    def watch(self, served: Callable[[], Mapping[str, Served]], shadows: Shadows) -> None:
+        """Tell of caches and shadows too."""
+        self._registry.register(_Watched(served, shadows))
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
@@ -131,6 +137,36 @@ class Metrics:
             requests, latency = self._requests.labels(*key, "200"), self._latency.labels(*key)
             found = self._arms[key] = _Arm(requests, latency, self._rows.labels(*key))
         return found
+
+
+class _Watched:
+    """Caches and shadows count for themselves; they are asked when somebody looks."""
+
+    def __init__(self, served: Callable[[], Mapping[str, Served]], shadows: Shadows) -> None:
+        self._served, self._shadows = served, shadows
+
+    def collect(self) -> Iterator[Metric]:
+        rows = CounterMetricFamily(
+            "mlplat_cache_rows",
+            "Rows that were asked for, by whether the answer was known.",
+            labels=("endpoint", "result"),
+        )
+        held = GaugeMetricFamily("mlplat_cache_bytes", "What the answers that are kept take.", labels=("endpoint",))
+        for name, served in self._served().items():
+            if served.cache is not None:
+                now = served.cache.counters()
+                rows.add_metric((name, "hit"), now.hits)
+                rows.add_metric((name, "miss"), now.misses)
+                held.add_metric((name,), now.bytes)
+        shown = CounterMetricFamily(
+            "mlplat_shadow_requests",
+            "Requests that a shadow was to be shown: eligible are sent or dropped, and those sent answered, failed or late.",
+            labels=("endpoint", "arm", "state"),
+        )
+        for (name, arm), counts in self._shadows.counts.items():
+            for state, value in asdict(counts).items():
+                shown.add_metric((name, arm, state), value)
+        yield from (rows, held, shown)
 
 
 class _LogCollector:

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.serve.models import ROW
-from tests.serve.rig import Backing, Rig, at_once, broken, opened, split
+from mlplat.serve.cache import Cache
+from mlplat.serve.routing import GOLD, Arm, RoutingTable
+from mlplat.serve.served import Served, Version
+from mlplat.serve.shadow import Shadows
+from tests.serve.models import ROW, FakeModel
+from tests.serve.rig import Backing, Rig, StoppedClock, at_once, broken, opened, split
 
 GOLD_3 = {"endpoint": "late", "arm": "gold", "version": "3"}
 REFUSED = {"endpoint": "late", "arm": "", "version": ""}
@@ -126,3 +131,29 @@ def test_a_request_is_in_flight_while_its_body_comes(rig: Rig) -> None:
 def test_only_get_reads_them_and_in_prometheus_form(rig: Rig) -> None:
     assert rig.send("POST", "/metrics").status_code == 405
     assert rig.send("GET", "/metrics").headers["content-type"].startswith("text/plain; version=")
+
+
+def test_caches_and_shadows_are_told_of_when_somebody_looks(tmp_path: Path) -> None:
+    clock = StoppedClock()
+    with opened(tmp_path) as rig:
+        cache: Cache[Any] = Cache(max_bytes=1 << 20, clock=clock)
+        arms = (Arm(name=GOLD, version=3, share=1.0),)
+        mirrors = (Arm(name="watching", version=4, share=1.0),)
+        table = RoutingTable(epoch=5, salt="late", arms=arms, mirrors=mirrors)
+        versions = [Version.of(3, FakeModel(), cache=cache), Version.of(4, FakeModel(), Backing(at_once))]
+        answerer = rig.app._answerer
+        shadows = Shadows(answerer, clock)
+        rig.app._answerer = replace(answerer, mirror=shadows.offer)
+        rig.app._metrics.watch(lambda: rig.app.served, shadows)
+        rig.app.serve({"late": Served.of("late", table, versions, cache=cache)})
+        for _ in range(3):
+            rig.predict(ROW)
+        found = {
+            result: value(rig, "mlplat_cache_rows_total", {"endpoint": "late", "result": result})
+            for result in ("hit", "miss")
+        }
+        assert found == {"hit": 2, "miss": 1}
+        assert value(rig, "mlplat_cache_bytes", {"endpoint": "late"}) == cache.counters().bytes > 0
+        shown = {"endpoint": "late", "arm": "watching"}
+        assert value(rig, "mlplat_shadow_requests_total", {**shown, "state": "eligible"}) == 3
+        assert value(rig, "mlplat_shadow_requests_total", {**shown, "state": "sent"}) == 3

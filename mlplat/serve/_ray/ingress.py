@@ -57,6 +57,7 @@ class Ingress:
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
         self._app = App(answerer, self._load({}), gate=gate, metrics=metrics, on_stop=self._stop)
+        metrics.watch(lambda: self._app.served, self._shadows)
         self._refreshing = asyncio.Lock()
 
     def __serve_build_asgi_app__(self) -> App:
