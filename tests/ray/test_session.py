@@ -29,8 +29,8 @@ if __name__ == "__main__":
     home = Path(sys.argv[1])
     with Session.start(None, home=home, env=environment(), cpus=1) as session:
         if "serve" in sys.argv:
-            from mlplat.serve import _ray
-            _ray._start(None)
+            from mlplat.serve._ray import control
+            control._start(None)
         if "share" in sys.argv:
             session.share()
         print("ready", session.owned, session.address, flush=True)

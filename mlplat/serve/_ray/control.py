@@ -25,7 +25,7 @@ from mlplat.serve import state
 from mlplat.serve._ray import backbones
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, HOST, QUIET, READY_S
-from mlplat.serve.endpoint import Endpoint, epochs
+from mlplat.serve.endpoint import Endpoint, alive, epochs
 from mlplat.serve.state import Entry, Member
 
 _POLL_S = 0.05
@@ -126,6 +126,8 @@ def undeploy(home: Path, name: str) -> None:
         _handle().refresh.remote().result(timeout_s=READY_S)
     else:
         serve.delete(APPLICATION)
+        if before is not None:
+            _wait_gone(before.url, SystemClock())
     if before is not None and before.cluster == _cluster_id():
         for member in _own(before).values():
             backbones.stop(name, member)
@@ -195,6 +197,13 @@ def _wait(entry: Entry, clock: Clock) -> None:
             raise Unavailable(
                 f"{entry.url} does not serve {entry.name!r} as of epoch {entry.epoch} after {READY_S:g} s."
             )
+        time.sleep(_POLL_S)
+
+
+def _wait_gone(url: str, clock: Clock) -> None:
+    """Until the proxy knows that nobody answers any more: it hears of it later than Serve does."""
+    deadline_s = clock.elapsed_s() + READY_S
+    while alive(url) and clock.elapsed_s() < deadline_s:
         time.sleep(_POLL_S)
 
 
