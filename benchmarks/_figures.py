@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -44,6 +45,10 @@ class Scene:
         return quick if self.quick else full
 
 
+Run = Callable[[Scene], Figures | Mapping[str, Figures | PeerAbsent]]
+"""Measures one row, or several by their keys: those that follow one another and have the same `run` are measured once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """One row. `reference_name` None: it has no peer."""
@@ -54,7 +59,7 @@ class Measure:
     reference_name: str | None
     bound: float
     at: Literal["most", "least"] = "most"
-    run: Callable[[Scene], Figures]
+    run: Run
 
     def row(self, found: Figures | None, trouble: str) -> Row:
         """A row without figures, or with trouble, does not hold; it says why."""
@@ -84,32 +89,43 @@ def main(name: str, measures: Sequence[Measure]) -> None:
 
 
 def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool]:
-    """Every row in order, each in a process of its own, and whether one of them broke rather than missed its bound."""
+    """Every row in order, each run in a process of its own, and whether one of them broke rather than missed its bound."""
     rows: list[Row] = []
     broken = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(measures))
-        for measure in measures:
-            progress.update(task, description=measure.key)
+        for _, group in groupby(measures, key=lambda measure: measure.run):
+            together = list(group)
+            keys = " ".join(measure.key for measure in together)
+            progress.update(task, description=keys)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                row, broke, notes = process.submit(row_of, measure, quick=quick).result()
-            rows.append(row)
+                found, broke, notes = process.submit(rows_of, together, quick=quick).result()
+            rows += found
             broken |= broke
             for note in notes:
-                progress.console.print(f"{measure.key}: {note}", markup=False, highlight=False)
-            progress.advance(task)
+                progress.console.print(f"{keys}: {note}", markup=False, highlight=False)
+            progress.advance(task, len(together))
     return rows, broken
 
 
-def row_of(measure: Measure, *, quick: bool) -> tuple[Row, bool, list[str]]:
-    """The row, whether it broke, and what to tell of it. What breaks does not take the other rows with it."""
+def rows_of(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool, list[str]]:
+    """The rows of one run, whether it broke, and what to tell of it. What breaks does not take the other rows with it."""
     notes: list[str] = []
     with TemporaryDirectory(prefix="mlplat-bench-") as folder:
         try:
-            found = measure.run(Scene(quick=quick, folder=Path(folder), say=notes.append))
+            run = measures[0].run(Scene(quick=quick, folder=Path(folder), say=notes.append))
         except PeerAbsent as reason:
-            return measure.row(None, str(reason)), False, notes
+            return [measure.row(None, str(reason)) for measure in measures], False, notes
         except Exception as error:  # noqa: BLE001 - it is told, and the run fails at its end
-            return measure.row(None, f"broke: {type(error).__name__}: {error}"), True, [*notes, traceback.format_exc()]
-    return measure.row(found, found.wrong), False, [*notes, *([found.note] if found.note else [])]
+            trouble = f"broke: {type(error).__name__}: {error}"
+            return [measure.row(None, trouble) for measure in measures], True, [*notes, traceback.format_exc()]
+    rows = []
+    for measure in measures:
+        found = run if isinstance(run, Figures) else run[measure.key]
+        if isinstance(found, Figures):
+            rows.append(measure.row(found, found.wrong))
+            notes += [found.note] if found.note else []
+        else:
+            rows.append(measure.row(None, str(found)))
+    return rows, False, notes

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import features, flights, training
 from benchmarks._features.large import wrong_rows
-from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, row_of
+from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, rows_of
 from benchmarks._form import against_bound, against_peer, alternately
 from benchmarks._serving import cache
 
@@ -79,9 +79,19 @@ def test_a_row_without_a_right_answer_says_why(
         return figures
 
     measure = Measure(key="k", measure="m", unit="s", reference_name="peer", bound=1.0, run=run)
-    row, has_broken, notes = row_of(measure, quick=True)
+    (row,), has_broken, notes = rows_of([measure], quick=True)
     assert (row.measure, row.holds, has_broken) == (said, holds, broke)
     assert [note.splitlines()[-1] for note in notes] == (["ValueError: nothing there"] if broke else [])
+
+
+def test_rows_of_one_run_get_each_their_own_figures_and_an_absent_peer_takes_only_its_own() -> None:
+    def run(scene: Scene) -> dict[str, Figures | PeerAbsent]:
+        return {"a": Figures(ours=1.0, reference=2.0), "b": PeerAbsent("not installed")}
+
+    both = [Measure(key=k, measure="m", unit="s", reference_name="peer", bound=1.0, run=run) for k in "ab"]
+    rows, broke, _ = rows_of(both, quick=True)
+    assert [(row.key, row.measure, row.holds) for row in rows] == [("a", "m", True), ("b", "m; not installed", False)]
+    assert not broke
 
 
 def test_missing_repeated_changed_and_foreign_rows_of_a_backfill_are_counted() -> None:

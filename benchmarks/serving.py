@@ -1,0 +1,183 @@
+"""The endpoint beside its peers and its floors: hits, misses, other servers, what its parts cost, and what is lost or wrong."""
+
+from __future__ import annotations
+
+from benchmarks._figures import Measure, main
+from benchmarks._serving import cache, changes, rates, tails, wrong
+
+FUSED = "rows never asked before, ten online features, the model in the endpoint's process, 64 connections"
+ITSELF = "the endpoint without them"
+MEASURES = (
+    Measure(
+        key="cache_cost",
+        measure="key, get and put of a row that is not in a full cache",
+        unit="us",
+        reference_name="the answer without a cache",
+        bound=0.03,
+        run=cache.cost,
+    ),
+    Measure(
+        key="cache_flat",
+        measure="a miss, prediction included, in the last tenth of a million unique rows",
+        unit="us",
+        reference_name="the first tenth",
+        bound=1.05,
+        run=cache.flat,
+    ),
+    Measure(
+        key="cache_wrong",
+        measure="stale or crossed answers in 100,000 requests while versions and features change all the time, in process",
+        unit="answers",
+        reference_name=None,
+        bound=0.0,
+        run=wrong.cache,
+    ),
+    Measure(
+        key="split_wrong",
+        measure="100,000 units of two experiments that grow: not sticky over processes, not nested, or the shares not met",
+        unit="units",
+        reference_name=None,
+        bound=0.0,
+        run=wrong.split,
+    ),
+    Measure(
+        key="hit_rps",
+        measure="cache hits, 64 connections",
+        unit="requests/s",
+        reference_name="an echo on the same Ray Serve",
+        bound=0.85,
+        at="least",
+        run=rates.hit,
+    ),
+    Measure(
+        key="hit_p50",
+        measure="cache hits, 1 connection, p50",
+        unit="ms",
+        reference_name="an echo on the same Ray Serve",
+        bound=1.25,
+        run=rates.hit,
+    ),
+    Measure(
+        key="miss_vs_chain",
+        measure="rows never asked before, ten online features, the model in a process of its own, 64 connections",
+        unit="requests/s",
+        reference_name="two deployments on Ray Serve, default settings",
+        bound=10.0,
+        at="least",
+        run=rates.chain,
+    ),
+    Measure(
+        key="fused_litserve",
+        measure=FUSED,
+        unit="requests/s",
+        reference_name="LitServe 0.2.19, the network alone",
+        bound=2.2,
+        at="least",
+        run=rates.fused,
+    ),
+    Measure(
+        key="fused_bentoml",
+        measure=FUSED,
+        unit="requests/s",
+        reference_name="BentoML 1.4.40, the network alone",
+        bound=4.5,
+        at="least",
+        run=rates.fused,
+    ),
+    Measure(
+        key="fused_mlflow",
+        measure=FUSED,
+        unit="requests/s",
+        reference_name="MLflow 3.17, the network alone",
+        bound=2.0,
+        at="least",
+        run=rates.fused,
+    ),
+    Measure(
+        key="fused_floor",
+        measure=f"{FUSED}, at the replica's own port",
+        unit="requests/s",
+        reference_name="uvicorn and the network alone",
+        bound=0.6,
+        at="least",
+        run=rates.fused,
+    ),
+    Measure(
+        key="full_path",
+        measure="fused, with a second arm, ten online features, cache and log, 64 connections",
+        unit="requests/s",
+        reference_name=ITSELF,
+        bound=0.75,
+        at="least",
+        run=rates.parts,
+    ),
+    Measure(
+        key="log_cost",
+        measure="the same with the prediction log, 64 connections",
+        unit="requests/s",
+        reference_name="without the log",
+        bound=0.95,
+        at="least",
+        run=rates.parts,
+    ),
+    Measure(
+        key="log_lost",
+        measure="records lost on kill -9 of the replica, in flush intervals' worth of requests, the worst of three kills",
+        unit="intervals",
+        reference_name=None,
+        bound=1.0,
+        run=changes.log_lost,
+    ),
+    Measure(
+        key="shadow_hung_p50",
+        measure="a shadow that is shown everything and hangs: p50 of gold, open loop",
+        unit="ms",
+        reference_name="no shadow",
+        bound=1.05,
+        run=tails.hung_shadow,
+    ),
+    Measure(
+        key="shadow_hung_p99",
+        measure="a shadow that is shown everything and hangs: p99 of gold, open loop",
+        unit="ms",
+        reference_name="no shadow",
+        bound=1.25,
+        run=tails.hung_shadow,
+    ),
+    Measure(
+        key="shadow_lost",
+        measure="requests that a hung shadow was to be shown and that were neither sent nor counted as dropped",
+        unit="requests",
+        reference_name=None,
+        bound=0.0,
+        run=tails.hung_shadow,
+    ),
+    Measure(
+        key="failed_changes",
+        measure="failed of 100,000 requests: experiment deployed, 1-10-50-100 %, its replica killed, promotion, rollback",
+        unit="requests",
+        reference_name=None,
+        bound=0.0,
+        run=changes.failed,
+    ),
+    Measure(
+        key="flip_p99",
+        measure="the 1,000 requests after gold became another version, p99 of 20 flips together, open loop",
+        unit="ms",
+        reference_name="the 1,000 before each",
+        bound=1.5,
+        run=tails.flips,
+    ),
+    Measure(
+        key="admit_s",
+        measure="from a registered version to an experiment that answers, in a process of its own",
+        unit="s",
+        reference_name=None,
+        bound=20.0,
+        run=changes.admitted,
+    ),
+)
+
+
+if __name__ == "__main__":
+    main("serving", MEASURES)
