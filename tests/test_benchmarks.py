@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from benchmarks import features, flights, training
+from benchmarks import features, flights, serving, training
 from benchmarks._features.large import wrong_rows
 from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, rows_of
 from benchmarks._form import against_bound, against_peer, alternately
@@ -174,3 +174,29 @@ def test_a_row_of_the_benchmark_of_training_has_its_form_in_quick(tmp_path: Path
     assert row["key"] == key
     assert row["ratio"] > 0
     assert "broke" not in row["measure"]
+
+
+SERVING = """cache_cost cache_flat cache_wrong split_wrong hit_rps hit_p50 miss_vs_chain fused_litserve fused_bentoml fused_mlflow
+fused_floor full_path log_cost log_lost shadow_hung_p50 shadow_hung_p99 shadow_lost failed_changes flip_p99 admit_s"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("key", ["cache_flat", "cache_wrong", "split_wrong"])
+def test_a_row_of_the_benchmark_of_serving_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
+    assert SERVING.split() == [measure.key for measure in serving.MEASURES]
+    (row,) = run("serving", tmp_path, "--only", key)
+    assert row["key"] == key
+    assert "; " not in row["measure"], row
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("key", ["hit_rps", "full_path", "shadow_lost", "failed_changes"])
+def test_a_row_of_the_benchmark_of_serving_that_needs_an_endpoint_has_its_form_in_quick(
+    tmp_path: Path, key: str
+) -> None:
+    """Each of the others takes most of a minute of starting processes."""
+    (row,) = run("serving", tmp_path, "--only", key)
+    assert row["key"] == key
+    assert "; " not in row["measure"], row
+    if key in ("shadow_lost", "failed_changes"):
+        assert row["holds"]

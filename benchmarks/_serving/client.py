@@ -138,7 +138,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, load: _Load) -> None:
         self._load = load
-        self._transport: asyncio.Transport | None = None
+        self._transport: Any = None
         self._buffer = b""
         self._number = -1
         self._sent = 0.0
@@ -148,12 +148,10 @@ class _Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def ask(self, number: int, request: bytes, sent: float) -> None:
-        assert self._transport is not None
         self._number, self._sent = number, sent
         self._transport.write(request)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -170,7 +168,6 @@ class _Connection(asyncio.Protocol):
             return
         self._buffer = b""
         if _CLOSE.search(buffer, 0, head):
-            assert self._transport is not None
             self._transport.close()
         self._over(int(buffer[_STATUS_AT]), buffer[head + 4 : end])
 

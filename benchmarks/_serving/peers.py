@@ -31,15 +31,15 @@ READY_S = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """How it is started and asked. `probability` finds the answer in its JSON. `package`: a virtual environment of its own has
-    it; None: it is in ours."""
+    """How it is started and asked. `probability` finds the answer in its JSON. `pins`: a virtual environment of its own has what
+    this file beside us names; None: it is in ours."""
 
     name: str
     command: Callable[[Path, int, Path], Sequence[str | Path]]
     path: str
     body: str
     probability: Callable[[Any], float]
-    package: str | None = None
+    pins: str | None = None
 
 
 def _mlflow(python: Path, port: int, module: Path) -> Sequence[str | Path]:
@@ -72,7 +72,7 @@ LITSERVE = Peer(
     path="/predict",
     body='{"row":' + ROW + "}",
     probability=lambda answer: float(answer["probability"]),
-    package="litserve==0.2.19",
+    pins="litserve.txt",
 )
 BENTOML = Peer(
     name="BentoML",
@@ -92,7 +92,7 @@ BENTOML = Peer(
     path="/predict",
     body='{"row":' + ROW + "}",
     probability=lambda answer: float(answer["probability"]),
-    package="bentoml==1.4.40",
+    pins="bentoml.txt",
 )
 FLOOR = Peer(
     name="uvicorn",
@@ -123,7 +123,7 @@ CHAIN = Peer(
 @contextmanager
 def serving(scene: Scene, peer: Peer, module: Path, answer: float) -> Iterator[Target]:
     """Raises `PeerAbsent` where it cannot be had, does not come up, or gives another answer to number 1."""
-    python = Path(sys.executable) if peer.package is None else _environment(scene, peer)
+    python = Path(sys.executable) if peer.pins is None else _environment(scene, peer)
     port = free_port()
     command = peer.command(python, port, module)
     log = scene.folder / f"{peer.name.replace(' ', '_')}.log"
@@ -212,21 +212,21 @@ def _environment(scene: Scene, peer: Peer) -> Path:
     """Its Python, made when it is not there or another version is wanted. Torch and numpy come from our environment."""
     if scene.quick:
         raise PeerAbsent("--quick builds no peer")
-    assert peer.package is not None
-    folder = ENVIRONMENTS / peer.name.lower()
-    python, mark = folder / "bin" / "python", folder / "package.txt"
-    if mark.exists() and mark.read_text() == peer.package:
+    assert peer.pins is not None
+    folder, pins = ENVIRONMENTS / peer.name.lower(), HERE / peer.pins
+    python, mark = folder / "bin" / "python", folder / "pins.txt"
+    if mark.exists() and mark.read_text() == pins.read_text():
         return python
-    scene.say(f"installing {peer.package} into an environment of its own ...")
+    scene.say(f"installing {peer.name} into an environment of its own ...")
     for command in (
         [sys.executable, "-m", "venv", "--clear", folder],
-        [python, "-m", "pip", "install", "--quiet", peer.package],
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", pins],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PeerAbsent(f"{peer.package} could not be installed: {done.stderr[-500:]}")
+            raise PeerAbsent(f"{peer.name} could not be installed: {done.stderr[-500:]}")
     (site,) = folder.glob("lib/python*/site-packages")
     ours = Path(str(importlib.metadata.distribution("torch").locate_file("")))
     (site / "torch.pth").write_text(f"{ours}\n")  # behind its own packages, which come first
-    mark.write_text(peer.package)
+    mark.write_text(pins.read_text())
     return python
