@@ -4,7 +4,9 @@ after that cluster's Serve is up."""
 from __future__ import annotations
 
 from pathlib import Path
+from time import sleep
 
+import httpx
 from ray import serve
 
 from benchmarks._serving.by_hand import Asgi, Kind, made
@@ -24,8 +26,12 @@ class ByHand:
         return self._app
 
 
-def run(kind: Kind, home: Path) -> str:
-    """The path that it answers at, below which its own begin."""
+def run(kind: Kind, home: Path, url: str) -> str:
+    """The path that it answers at, below which its own begin, once the proxy at the URL knows it."""
     deployment = ByHand.options(ray_actor_options={"num_cpus": 0})  # type: ignore[attr-defined]
     serve.run(deployment.bind(kind, str(home)), name=kind, route_prefix=f"/{kind}")
-    return f"/{kind}"
+    for _ in range(300):
+        if httpx.get(f"{url}/{kind}/readyz", trust_env=False).status_code == 200:
+            return f"/{kind}"
+        sleep(0.1)
+    raise RuntimeError(f"{url}/{kind} does not come up")

@@ -53,7 +53,7 @@ def _mlflow(python: Path, port: int, module: Path) -> Sequence[str | Path]:
         signature = mlflow.models.infer_signature(rows, np.zeros((1, 1), np.float32))
         network = torch.load(module, weights_only=False)
         mlflow.pytorch.save_model(
-            network, folder, signature=signature, pip_requirements=[], serialization_format="pickle"
+            network, folder, signature=signature, pip_requirements=["torch"], serialization_format="pickle"
         )
     flags = ["--env-manager", "local", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     return [python, "-m", "mlflow", "models", "serve", "-m", folder, *flags]

@@ -16,11 +16,12 @@ import httpx
 from benchmarks._figures import Figures, PeerAbsent, Scene
 from benchmarks._form import medians
 from benchmarks._serving import peers, rig
-from benchmarks._serving.by_hand import BARE_BODY
+from benchmarks._serving.by_hand import BARE_BODY, Kind
 from benchmarks._serving.client import ROOT, Client, Loaded, Target
 from mlplat._ray.connect import free_port
 
 ROUNDS = 5
+WITH_AND_WITHOUT: tuple[Kind, Kind] = ("whole", "no_log")
 
 
 class Loads:
@@ -54,7 +55,7 @@ def hit(scene: Scene) -> Mapping[str, Figures]:
     """A row that was answered before, beside an echo on the same cluster."""
     with Client.start(scene.folder) as client, rig.opened(scene) as made:
         ours = made.target(made.endpoint(), repeat=rig.HIT)
-        echo = replace(ours, path=_by_hand("echo", made))
+        echo = replace(ours, path=_by_hand("echo", made, ours))
         loads = Loads(client, scene)
         rate = loads.figures(ours, echo, note=f"the load generator alone reaches {_own_rate(loads):,.0f} requests/s")
         mine, theirs = medians(
@@ -70,9 +71,9 @@ def parts(scene: Scene) -> Mapping[str, Figures]:
         ours = made.target(made.endpoint())
         made.platform.experiment(rig.NAME, f"{rig.NAME}@2", share=0.1)
         loads = Loads(client, scene)
-        bare = replace(ours, path=f"{_by_hand('bare', made)}{ours.path}", body=BARE_BODY)
+        bare = replace(ours, path=f"{_by_hand('bare', made, ours)}{ours.path}", body=BARE_BODY)
         full = loads.figures(ours, bare)
-        whole, silent = (replace(ours, path=f"{_by_hand(kind, made)}{ours.path}") for kind in ("whole", "no_log"))
+        whole, silent = (replace(ours, path=f"{_by_hand(kind, made, ours)}{ours.path}") for kind in WITH_AND_WITHOUT)
         return {"full_path": full, "log_cost": loads.figures(whole, silent)}
 
 
@@ -111,10 +112,10 @@ def _module(made: rig.Rig, scene: Scene) -> tuple[Path, float]:
     return path, peers.module_of(made.platform.load(f"{rig.NAME}@1"), path)
 
 
-def _by_hand(kind: str, made: rig.Rig) -> str:
+def _by_hand(kind: Kind, made: rig.Rig, ours: Target) -> str:
     from benchmarks._serving import on_ray
 
-    return on_ray.run(kind, made.platform.home.resolve())  # type: ignore[arg-type]
+    return on_ray.run(kind, made.platform.home.resolve(), f"http://127.0.0.1:{ours.port}")
 
 
 def _hits_only(made: rig.Rig, loads: Loads) -> None:

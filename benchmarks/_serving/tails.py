@@ -60,8 +60,8 @@ def flips(scene: Scene) -> Figures:
         begun: list[float] = []
         for number in range(flips):
             sleep(after / rate + 0.5)
-            made.platform.metadata.set_alias(rig.NAME, "gold", 1 + number % 2)
             begun.append(perf_counter())
+            made.platform.metadata.set_alias(rig.NAME, "gold", 1 + number % 2)
             made.endpoint()
             sleep(after / rate + 0.5)
         client.stop()
@@ -88,7 +88,7 @@ def quarter(client: Client, target: Target, scene: Scene) -> float:
 
 
 def by_pairs(ours: list[float], reference: list[float], *, wrong: str, note: str) -> Figures:
-    """The pair of runs whose ratio is the median one, or the two in the middle."""
+    """The median reference, and what stands to it as the median pair does."""
     ratios = [mine / theirs for mine, theirs in zip(ours, reference, strict=True)]
     theirs = median(reference)
     said = f"ratios {min(ratios):.3f} to {max(ratios):.3f}, {note}"
