@@ -44,9 +44,12 @@ class Peer:
 
 def _mlflow(python: Path, port: int, module: Path) -> Sequence[str | Path]:
     """With MLflow's own model of the module beside it."""
+    import logging
+
     import mlflow
     import torch
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     folder = module.parent / "mlflow"
     if not folder.exists():
         rows = np.zeros((1, INPUTS), np.float32)
@@ -168,6 +171,7 @@ def _variables(module: Path) -> Mapping[str, str]:
     """Those of this process without Ray's, which would make the default cluster one of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     told = {"MODEL": str(module), "PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    told["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by its name
     return {**kept, **told, "BENTOML_HOME": str(module.parent / "bentoml"), "PYTHONWARNINGS": "ignore"}
 
 
