@@ -7,11 +7,12 @@ from contextlib import suppress
 import psutil
 
 
-def below(word: str) -> list[psutil.Process]:
-    """Those with the word in their command line, where Ray has the name of an actor's class."""
+def below(*words: str) -> list[psutil.Process]:
+    """Those with the words in their command line, where Ray has the name of an actor's class."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
-            if word in " ".join(process.cmdline()):
+            line = " ".join(process.cmdline())
+            if all(word in line for word in words):
                 found.append(process)
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from benchmarks._figures import Figures, Scene
+from benchmarks._processes import below
 from benchmarks._serving import rig
 from benchmarks._serving.client import Client, Loaded
 from benchmarks._serving.tails import backbones, quarter
@@ -34,6 +35,7 @@ def failed(scene: Scene) -> Figures:
             rounds += 1
             for share in (0.01, 0.1, 0.5, 1.0):
                 platform.experiment(rig.NAME, f"{rig.NAME}@2", share=share, compute="cpu:1")
+                sleep(0.5)
             (victim,) = backbones(f"mlplat-{rig.NAME}-2")
             os.kill(victim.pid, signal.SIGKILL)
             sleep(1.0)
@@ -41,6 +43,7 @@ def failed(scene: Scene) -> Figures:
             for gold in (2, 1):  # promoted, and back
                 platform.metadata.set_alias(rig.NAME, "gold", gold)
                 made.endpoint()
+                sleep(0.5)
         client.stop()
         loaded = client.end()
     note = f"{loaded.requests:,} requests, {rounds} rounds, {_versions(loaded)}; {' | '.join(loaded.shown)}"
@@ -90,11 +93,7 @@ def admitted(scene: Scene) -> Figures:
 
 
 def _ingress() -> psutil.Process:
-    (only,) = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "ServeReplica:mlplat:ingress" in " ".join(process.info["cmdline"] or [])
-    ]
+    (only,) = below("ServeReplica:mlplat:ingress")
     return only
 
 

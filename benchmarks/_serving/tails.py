@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import psutil
 
 from benchmarks._figures import Figures, Scene
+from benchmarks._processes import below
 from benchmarks._serving import rig
 from benchmarks._serving.client import Client, Loaded, Target
 
@@ -125,12 +125,7 @@ def _stop_all(application: str) -> None:
 
 def backbones(application: str) -> list[psutil.Process]:
     """The processes of a version with processes of its own."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "username"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"ServeReplica:{application}" in line and ":backbone" in line and process.pid != os.getpid():
-            found.append(process)
-    return found
+    return below(f"ServeReplica:{application}-", ":backbone")
 
 
 def _shadow_counts() -> Mapping[str, int]:
