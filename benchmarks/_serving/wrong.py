@@ -179,11 +179,13 @@ def split(scene: Scene) -> Figures:
 
 
 def _record(home: Path, share: float) -> None:
-    beside = tuple(
-        Member(name=name, role="experiment", version=number, digest="d" * 64, path="/", share=part)
-        for number, (name, part) in enumerate((("one", share), ("two", share / 2)), 2)
-    )
-    state.put(home, Entry(name="late", version=1, digest="d" * 64, path="/", url="", cluster="", others=beside))
+    first = Entry(name="late", version=1, digest="d" * 64, path="/", url="", cluster="")
+    entry = state.read(home).get("late", first)
+    for number, (name, part) in enumerate((("one", share), ("two", share / 2)), 2):
+        entry = entry.with_member(
+            Member(name=name, role="experiment", version=number, digest="d" * 64, path="/", share=part)
+        )
+    state.put(home, entry)
 
 
 def _arms(home: Path, units: int) -> list[str]:

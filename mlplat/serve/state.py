@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mlplat.errors import Corrupt, InvalidInput, unknown
-from mlplat.serve.routing import GOLD, Arm, RoutingTable
+from mlplat.serve.routing import GOLD, Arm, Ranges, RoutingTable, with_share
 
 Role = Literal["experiment", "shadow", "kept"]
 KEPT: Role = "kept"
@@ -32,6 +32,7 @@ class Member:
     path: str
     share: float = 0.0
     compute: Mapping[str, Any] | None = None
+    ranges: Ranges = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,10 @@ class Entry:
         others = [
             m for m in self.others if m.name != member.name and not (m.role == "kept" and m.version == member.version)
         ]
+        if member.role == "experiment":
+            before = next((m.ranges for m in self.others if m.name == member.name), ())
+            taken = [m.ranges for m in others if m.role == "experiment"]
+            member = replace(member, ranges=with_share(before, member.share, taken))
         entry = replace(self, others=(*others, member))
         entry.table()
         return entry
@@ -107,7 +112,7 @@ class Entry:
 
 
 def _arm(member: Member) -> Arm:
-    return Arm(name=member.name, version=member.version, share=member.share)
+    return Arm(name=member.name, version=member.version, share=member.share, ranges=member.ranges)
 
 
 def read(home: Path) -> dict[str, Entry]:
@@ -123,7 +128,11 @@ def read(home: Path) -> dict[str, Entry]:
 
 
 def _entry(*, others: Iterable[Mapping[str, Any]] = (), **values: Any) -> Entry:
-    return Entry(**values, others=tuple(Member(**other) for other in others))
+    return Entry(**values, others=tuple(_member(**other) for other in others))
+
+
+def _member(*, ranges: Iterable[Sequence[float]] = (), **values: Any) -> Member:
+    return Member(**values, ranges=tuple((low, high) for low, high in ranges))
 
 
 def put(home: Path, entry: Entry) -> Entry:

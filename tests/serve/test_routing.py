@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplat.errors import InvalidInput
-from mlplat.serve.routing import GOLD, Arm, RoutingTable, assign, assign_all, position
+from mlplat.serve.routing import GOLD, Arm, Ranges, RoutingTable, assign, assign_all, position, with_share
 
 UNITS = [f"unit {i}" for i in range(20_000)]
 
@@ -71,3 +72,39 @@ def test_a_position_is_within_zero_and_one(salt: str, unit: str) -> None:
 def test_a_table_that_does_not_add_up_cannot_be_made(arms: tuple[Arm, ...]) -> None:
     with pytest.raises(InvalidInput):
         RoutingTable(epoch=1, salt="late", arms=arms)
+
+
+changes = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.0, 0.6)), max_size=12)
+
+
+@given(changes)
+def test_an_arm_that_grows_takes_from_gold_alone_and_one_that_shrinks_gives_back_what_it_got_last(
+    steps: list[tuple[str, float]],
+) -> None:
+    held: dict[str, Ranges] = {}
+    units = UNITS[:500]
+    for name, share in steps:
+        before = dict(held)
+        others = [ranges for other, ranges in held.items() if other != name]
+        room = 1.0 - sum(high - low for ranges in others for low, high in ranges)
+        if share > room + 1e-9:
+            with pytest.raises(InvalidInput, match="of the units"):
+                with_share(held.get(name, ()), share, others)
+            continue
+        held[name] = with_share(held.get(name, ()), share, others)
+        assert sum(high - low for low, high in held[name]) == pytest.approx(share, abs=1e-9)
+        had, has = ({u for u in units if within(one.get(name, ()), u)} for one in (before, held))
+        assert had <= has or has <= had
+        whole = sorted(r for ranges in held.values() for r in ranges)
+        assert all(one[1] <= other[0] + 1e-12 for one, other in pairwise(whole))
+
+
+def within(ranges: Ranges, unit: str) -> bool:
+    return any(low <= position("late", unit) < high for low, high in ranges)
+
+
+def test_a_table_goes_by_the_ranges_of_its_arms() -> None:
+    b = Arm(name="b", version=2, share=0.2, ranges=((0.5, 0.6), (0.0, 0.1)))
+    found = RoutingTable(epoch=1, salt="late", arms=(Arm(name=GOLD, version=1, share=0.8), b))
+    for unit in UNITS[:500]:
+        assert (assign(found, unit).arm is b) == within(b.ranges, unit)

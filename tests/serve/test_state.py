@@ -87,7 +87,7 @@ def test_what_was_gold_is_kept_alone_and_comes_back_in_an_instant() -> None:
 def test_what_cannot_stand_beside_gold_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="version 1 of 'late' is gold already"):
         entry().with_member(member("b", 1))
-    with pytest.raises(InvalidInput, match="sum to 1"):
+    with pytest.raises(InvalidInput, match=r"share=0.7: other experiments have all but 0.3 of the units"):
         entry().with_member(member("b", 2, share=0.7)).with_member(member("c", 3, share=0.7))
     with pytest.raises(InvalidInput, match="not called 'kept'"):
         entry().with_member(member("kept", 2))

@@ -7,7 +7,9 @@ takes over between two requests: none is dropped. The replica itself is never up
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -53,7 +55,7 @@ class Ingress:
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
         clock = self._clock = SystemClock()
         gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log)
-        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=lambda: uuid4().hex)
+        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids())
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
         self._app = App(answerer, self._load({}), gate=gate, metrics=metrics, on_stop=self._stop)
@@ -104,3 +106,10 @@ class Ingress:
     def _stop(self) -> None:
         self._log.close()
         self._reader.close()
+
+
+def new_ids() -> Callable[[], str]:
+    """Ids that no other process gives, and no restart gives again: a number behind what was random once, since to ask for
+    randomness takes longer than to find an answer that is remembered."""
+    prefix, numbers = uuid4().hex[:20], count()
+    return lambda: f"{prefix}{next(numbers):x}"
