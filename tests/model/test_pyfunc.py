@@ -18,6 +18,8 @@ from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
 from tests.train.estimators import Rates
 
+pytestmark = pytest.mark.process
+
 SETTINGS = TrainSettings(batch_size=128, epochs=2, holdout_s=48 * 86_400)
 
 SCRIPT = """
@@ -31,7 +33,6 @@ print(",".join(c.name for c in model.metadata.get_input_schema()))
 """
 
 
-@pytest.mark.process
 def test_mlflow_loads_what_it_has_registered_and_answers_the_same(tmp_path: Path) -> None:
     data = learnable(tmp_path / "data")
     rows, out = tmp_path / "rows.parquet", tmp_path / "out.parquet"
