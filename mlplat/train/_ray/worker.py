@@ -44,7 +44,9 @@ class Workers:
     def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
         kind: type[parallel.Alone]
         if how == "fsdp":
-            kind = parallel.Named if self.size == 1 else parallel.Sharded
+            from mlplat.train import sharded
+
+            kind = sharded.Named if self.size == 1 else sharded.Sharded
         else:
             kind = parallel.Alone if self.size == 1 else parallel.Replicated
         return kind(module, self.device, half=half)
