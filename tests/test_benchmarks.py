@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
 from benchmarks import features, flights, serving, training
@@ -152,8 +156,17 @@ def run(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """The rows that `--quick --json` writes, in the form of every benchmark."""
     file = folder / "rows.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    talks = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=talks) as process:
+        try:
+            said, _ = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            for hung in (*psutil.Process(process.pid).children(recursive=True), process):
+                with suppress(psutil.Error, ProcessLookupError):
+                    hung.send_signal(signal.SIGABRT)  # each says where it waits
+            said, _ = process.communicate()
+    assert process.returncode == 0, said
     found = json.loads(file.read_text())
     assert found["benchmark"] == name
     assert all(row.keys() == FIELDS for row in found["rows"])
