@@ -89,7 +89,8 @@ class _Log:
     cached: int = 0
 
     def append(self, record: Record) -> None:
-        self.cached += sum(record.columns["cached"])
+        at = record.schema.get_field_index("cached")
+        self.cached += sum(line[at] for line in record.lines)
 
 
 @dataclass

@@ -87,13 +87,20 @@ class _Store:
 
     @contextmanager
     def _begin(self, *, write: bool = False) -> Iterator[lmdb.Transaction]:
-        if self._closed:
-            raise Unavailable(f"the store at {self._path} is closed; open the home again")
+        env = self._environment()
         try:
-            with _ENVIRONMENTS.get(self._path, metasync=self.metasync).begin(write=write) as txn:
+            with env.begin(write=write) as txn:
                 yield txn
         except lmdb.Error as error:
-            raise Unavailable(f"the store at {self._path} failed, and is as it was: {error}") from error
+            raise self._failed(error) from error
+
+    def _environment(self) -> lmdb.Environment:
+        if self._closed:
+            raise Unavailable(f"the store at {self._path} is closed; open the home again")
+        return _ENVIRONMENTS.get(self._path, metasync=self.metasync)
+
+    def _failed(self, error: lmdb.Error) -> Unavailable:
+        return Unavailable(f"the store at {self._path} failed, and is as it was: {error}")
 
 
 def _values(txn: lmdb.Transaction, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -109,8 +116,12 @@ class LmdbStore(_Store):
     metasync = False
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self._begin() as txn:
-            return _values(txn, keys)
+        env = self._environment()
+        try:
+            with env.begin() as txn:
+                return _values(txn, keys)
+        except lmdb.Error as error:
+            raise self._failed(error) from error
 
     def update(self, keys: Sequence[bytes], change: Change, *, lifetimes: Sequence[Lifetime | None] = ()) -> None:
         with self._begin(write=True) as txn:

@@ -36,15 +36,17 @@ class OnlineFeatures:
         blobs = self._blobs(plans, keys)
         columns: dict[str, Sequence[Any]] = {}
         status: dict[str, Sequence[Status]] = {}
-        made = _Blocks(blobs, keys, np.array(at_us, dtype=np.int64))
+        blocks: _Blocks | None = None
         for plan in plans:
             layout = plan.layout
             if not isinstance(plan, DerivedPlan) and len(at_us) <= plan.few:
                 rows = [plan.row(blob, at) for blob, at in zip(blobs[plan], at_us, strict=True)]
                 status[layout.ref.view] = [found for _, found in rows]
-                columns.update((column, [row[i] for row, _ in rows]) for i, column in enumerate(layout.columns))
+                by_column = zip(*[row for row, _ in rows], strict=True)
+                columns.update(zip(layout.columns, map(list, by_column), strict=True))
             else:
-                block = made.of(plan)
+                blocks = blocks or _Blocks(blobs, keys, np.array(at_us, dtype=np.int64))
+                block = blocks.of(plan)
                 status[layout.ref.view] = block.status
                 columns.update((column, block.values(i)) for i, column in enumerate(layout.columns))
         return OnlineRows(columns=columns, status=status)

@@ -12,7 +12,8 @@ from mlplat.model.architecture import Architecture
 from mlplat.model.build import build, load_weights, logits, made
 from mlplat.model.columns import Columns
 from mlplat.model.exported import Exported
-from mlplat.model.inputs import InputEncoding
+from mlplat.model.few import few
+from mlplat.model.inputs import FEW_ROWS, InputEncoding
 from mlplat.model.program import Program
 from mlplat.model.recorded import Recorded
 from mlplat.model.shape import Shape
@@ -26,7 +27,15 @@ def predictor(
 ) -> Callable[[Columns], Array]:
     """From input columns to the task's predictions. `InvalidInput` if the weights are of another network."""
     module = running(network, weights, encoding, outputs=task.outputs)
-    return lambda columns: task.predictions(logits(module, *encoding.encode(columns)))
+    quick = few(network, weights) if isinstance(network, Architecture) else None
+
+    def predictions(columns: Columns) -> Array:
+        numeric, codes = encoding.encode(columns)
+        if quick is not None and len(numeric) <= FEW_ROWS:
+            return task.predictions(quick(numeric, codes))
+        return task.predictions(logits(module, numeric, codes))
+
+    return predictions
 
 
 def running(

@@ -13,6 +13,8 @@ from mlplat.model.signature import Field
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["binary", "multiclass", "regression"]
+_ANSWERS: Mapping[Kind, str] = {"binary": "probability", "regression": "value"}
+_PROBABILITY, _VALUE = ((Field(name=name, dtype="float64", required=True),) for name in _ANSWERS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,9 @@ class Task:
     def fields(self) -> tuple[Field, ...]:
         """Of the answer: `probability`; or `class` and `probability.CLASS` of each class; or `value`."""
         if self.kind == "binary":
-            return (Field(name="probability", dtype="float64", required=True),)
+            return _PROBABILITY
         if self.kind == "regression":
-            return (Field(name="value", dtype="float64", required=True),)
+            return _VALUE
         kind: Literal["string", "int64"] = "string" if isinstance(self.classes[0], str) else "int64"
         probabilities = [Field(name=f"probability.{c}", dtype="float64", required=True) for c in self.classes]
         return (Field(name="class", dtype=kind, required=True), *probabilities)
@@ -67,7 +69,7 @@ class Task:
     def answers(self, predictions: Array) -> dict[str, Array]:
         """The answer's fields, from what `predictions` gives. Of equally probable classes the first is the answer."""
         if self.kind != "multiclass":
-            return {self.fields()[0].name: predictions}
+            return {_ANSWERS[self.kind]: predictions}
         dtype = object if isinstance(self.classes[0], str) else np.int64
         answers = {"class": np.array(self.classes, dtype=dtype)[predictions.argmax(axis=1)]}
         return answers | {f"probability.{c}": predictions[:, i].copy() for i, c in enumerate(self.classes)}

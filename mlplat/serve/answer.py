@@ -15,7 +15,7 @@ from mlplat.errors import Unavailable
 from mlplat.features.online import FeatureReader, OnlineRows
 from mlplat.serve.backbone import Outputs
 from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Failure, Mirror
-from mlplat.serve.log import PredictionLog, Record, asked_column
+from mlplat.serve.log import PredictionLog, Record
 from mlplat.serve.request import Asked, Request
 from mlplat.serve.served import Served, Version
 
@@ -41,15 +41,15 @@ class NeededField(Exception):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
     """Answers requests. An unknown entity is no error: its features are null and their status says "missing". `count` is told
-    what counts against an arm, `mirror` what shadows are shown, `told` what was logged of a request that is answered: none of
-    them may wait."""
+    what counts against an arm, `mirror` what shadows are shown, `told` the parts of an answer and its latency in microseconds:
+    none of them may wait."""
 
     reader: FeatureReader
     log: PredictionLog
     clock: Clock
     new_id: Callable[[], str]
     count: Callable[[str, Count], None] = lambda name, count: None
-    told: Callable[[Sequence[Record]], None] = lambda records: None
+    told: Callable[[str, Sequence[Part], int], None] = lambda name, parts, latency_us: None
     mirror: Callable[[Served, Mirror, Request, str, Sequence[str]], None] = lambda *shown: None
 
     async def answer(self, served: Served, body: bytes | Asked, request_id: str) -> bytes:
@@ -62,19 +62,19 @@ class Answerer:
         ids = [f"{own_id}-{i}" for i in range(request.rows)]
         answer = _render(served.name, request_id, ids, parts)
         latency_us = int((self.clock.elapsed_s() - started_s) * 1e6)
-        records = [record_of(served.name, request_id, ids, units, part, received_us, latency_us) for part in parts]
-        for record in records:
-            self.log.append(record)
-        self.told(records)
+        for part in parts:
+            self.log.append(record_of(served.name, request_id, ids, units, part, received_us, latency_us))
+        self.told(served.name, parts, latency_us)
         return answer
 
     async def part(self, version: Version, ask: Ask, request: Request) -> Part:
         """The rows of an ask, answered by its version. Raises what that raises."""
         began_s = self.clock.elapsed_s()
         asked = request.only(ask.rows)
-        missing = [name for name in version.needed if any(value is None for value in asked.columns[name])]
-        if missing:
-            raise NeededField(f"version {version.number} needs the request field {missing[0]!r}")
+        if not ask.is_gold:  # what gold needs, no request lacks
+            missing = [name for name in version.needed if None in asked.columns[name]]
+            if missing:
+                raise NeededField(f"version {version.number} needs the request field {missing[0]!r}")
         keys = {field.name: asked.columns[field.name] for field in version.signature.entities}
         features = self.reader.read(version.signature.features, keys, asked.at_us)
         read_s = self.clock.elapsed_s()
@@ -96,6 +96,11 @@ class Answerer:
         )
 
     async def _parts(self, served: Served, request: Request, units: Sequence[str], request_id: str) -> list[Part]:
+        if served.sole is not None and request.rows == 1:
+            only = await self._tried(served, served.sole, request)
+            if isinstance(only, Part):
+                return [only]
+            raise only[1]
         dispatch = Dispatch(served.table, units)
         parts: list[Part] = []
         instructions, error = dispatch.begin(), None
@@ -179,28 +184,32 @@ def record_of(
     shadow: bool = False,
 ) -> Record:
     """`ids` and `units` are those of the whole request."""
-    version, rows, places = part.version, part.request.rows, part.ask.rows
-    columns: dict[str, Sequence[Any]] = {
-        "prediction_id": [ids[row] for row in places],
-        "request_id": [request_id] * rows,
-        "at": part.request.at_us,
-        "received_at": [received_us] * rows,
-        "model": [name] * rows,
-        "version": [version.number] * rows,
-        "digest": [version.digest] * rows,
-        "arm": [a.arm.name for a in part.ask.arms],
-        "propensity": [a.propensity for a in part.ask.arms],
-        "instead": [part.ask.instead] * rows,
-        "shadow": [shadow] * rows,
-        "cached": part.cached or [False] * rows,
-        "unit": [units[row] for row in places],
-        "latency_us": [latency_us] * rows,
-        "features_us": [part.features_us] * rows,
-        "predict_us": [part.predict_us] * rows,
-    }
-    asked = {field.name for field in (*version.signature.entities, *version.signature.request)}
-    columns |= {asked_column(n): values for n, values in part.request.columns.items() if n in asked}
-    columns |= part.features.columns
-    columns |= {f"status.{view}": status for view, status in part.features.status.items()}
-    columns |= {f"output.{n}": values for n, values in part.outputs.items()}
-    return Record(name=name, schema=version.schema, columns=columns, rows=rows)
+    version, ask, request = part.version, part.ask, part.request
+    layout, number, digest = version.layout, version.number, version.digest
+    values = [request.columns[column] for column in layout.asked]
+    values += [part.features.columns[column] for column in layout.features]
+    values += [part.features.status[view] for view in layout.views]
+    values += [part.outputs[column] for column in layout.outputs]
+    lines = [
+        (
+            ids[row],
+            request_id,
+            request.at_us[i],
+            received_us,
+            name,
+            number,
+            digest,
+            ask.arms[i].arm.name,
+            ask.arms[i].propensity,
+            ask.instead,
+            shadow,
+            part.cached is not None and part.cached[i],
+            units[row],
+            latency_us,
+            part.features_us,
+            part.predict_us,
+            *rest,
+        )
+        for i, (row, rest) in enumerate(zip(ask.rows, zip(*values, strict=True), strict=True))
+    ]
+    return Record(name=name, schema=layout.schema, lines=lines)

@@ -121,8 +121,7 @@ class App:
         if self._metrics is None:
             await answer(served, scope, receive, send)
             return
-        in_flight = self._metrics.in_flight(served.name)
-        in_flight.inc()
+        self._metrics.began(served.name)
         try:
             await answer(served, scope, receive, send)
         except Disconnected:
@@ -132,7 +131,7 @@ class App:
             self._metrics.refused(served.name, failure.status)
             raise failure from None
         finally:
-            in_flight.dec()
+            self._metrics.ended(served.name)
 
     async def _predict(self, served: Served, scope: Scope, receive: Receive, send: Send) -> None:
         body = await self._body(served, scope, receive)

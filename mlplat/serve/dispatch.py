@@ -58,6 +58,14 @@ class Fail:
 Instruction = Ask | Mirror | Count | Give | Fail
 
 
+def sole(table: RoutingTable) -> Ask | None:
+    """What a request of one row asks for, whatever its unit: there is one if gold is alone. Then `Dispatch` has nothing to
+    decide."""
+    if len(table.arms) > 1 or table.mirrors:
+        return None
+    return Ask(version=table.arms[0].version, rows=(0,), arms=tuple(assign_all(table, [""])))
+
+
 class Dispatch:
     """One request. `begin` first; then `answered` or `failed` for every `Ask`, in any order. Ends with one `Give` or `Fail`,
     after which nothing more is instructed."""

@@ -10,8 +10,9 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,17 @@ _OWN_NAMES = frozenset(name for name, _ in _OWN)
 _log = logging.getLogger(__name__)
 
 
+Line = tuple[Any, ...]
+"""A row's values in the order of the log's columns. A tuple of plain values: the garbage collector lets it alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The rows of one request as columns of `schema`, for the log of `name`."""
+    """Rows of one request, for the log of `name`."""
 
     name: str
     schema: pa.Schema
-    columns: Mapping[str, Sequence[Any]]
-    rows: int
+    lines: Sequence[Line]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,26 +68,44 @@ class Counters:
     waiting: int
 
 
-def schema_of(signature: Signature) -> pa.Schema:
-    """The log's columns for a model: who answered and when, the entity keys and request fields, `view.field`, "
-    "`status.view`
-    and `output.name`. A request field named as one of the log's own columns is called `request.name`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The log's columns for a model: who answered and when, then the entity keys and request fields (`asked`), `view.field`
+    (`features`), `status.view` (`views`) and `output.name` (`outputs`). A request field named as one of the log's own columns is
+    called `request.name`."""
 
-    `InvalidInput` if a view is named so that two columns would be the same.
-    """
-    schema = pa.schema(
-        [
-            *_OWN,
-            *((asked_column(f.name), ARROW[f.dtype]) for f in _asked(signature)),
-            *((f"{ref.view}.{f.name}", ARROW[f.dtype]) for ref in signature.features for f in ref.fields),
-            *((f"status.{ref.view}", pa.string()) for ref in signature.features),
-            *((f"output.{f.name}", ARROW[f.dtype]) for f in signature.outputs),
-        ]
-    )
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise InvalidInput(f"the prediction log would have the column {twice[0]!r} twice: rename the view or the field")
-    return schema
+    schema: pa.Schema
+    asked: tuple[str, ...]
+    features: tuple[str, ...]
+    views: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, signature: Signature) -> Layout:
+        """`InvalidInput` if a view is named so that two columns would be the same."""
+        asked, refs = _asked(signature), signature.features
+        features = [(column, f.dtype) for ref in refs for column, f in zip(ref.columns(), ref.fields, strict=True)]
+        schema = pa.schema(
+            [
+                *_OWN,
+                *((asked_column(f.name), ARROW[f.dtype]) for f in asked),
+                *((column, ARROW[dtype]) for column, dtype in features),
+                *((f"status.{ref.view}", pa.string()) for ref in refs),
+                *((f"output.{f.name}", ARROW[f.dtype]) for f in signature.outputs),
+            ]
+        )
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            raise InvalidInput(
+                f"the prediction log would have the column {twice[0]!r} twice: rename the view or the field"
+            )
+        return cls(
+            schema=schema,
+            asked=tuple(f.name for f in asked),
+            features=tuple(column for column, _ in features),
+            views=tuple(ref.view for ref in refs),
+            outputs=tuple(f.name for f in signature.outputs),
+        )
 
 
 def asked_column(name: str) -> str:
@@ -122,13 +144,14 @@ class PredictionLog:
 
     def append(self, record: Record) -> None:
         """Never waits for the disk, never raises for a full buffer: the record is dropped and counted."""
+        rows = len(record.lines)
         with self._changed:
-            self._appended += record.rows
-            if self._closed or self._rows + record.rows > self._capacity:
-                self._dropped += record.rows
+            self._appended += rows
+            if self._closed or self._rows + rows > self._capacity:
+                self._dropped += rows
                 return
             self._waiting.append(record)
-            self._rows += record.rows
+            self._rows += rows
             if self._rows >= self._every_rows:
                 self._changed.notify()
 
@@ -170,7 +193,7 @@ class PredictionLog:
                 self._write_group(records)
 
     def _write_group(self, records: Sequence[Record]) -> None:
-        rows = sum(record.rows for record in records)
+        rows = sum(len(record.lines) for record in records)
         try:
             self._write_file(records)
         except OSError as error:
@@ -191,9 +214,8 @@ class PredictionLog:
         schema = records[0].schema
         folder = self._folder / records[0].name
         folder.mkdir(parents=True, exist_ok=True)
-        columns = [
-            pa.array([value for record in records for value in record.columns[f.name]], type=f.type) for f in schema
-        ]
+        by_column = zip(*chain.from_iterable(record.lines for record in records), strict=True)
+        columns = [pa.array(values, type=f.type) for f, values in zip(schema, by_column, strict=True)]
         received = columns[schema.get_field_index("received_at")].cast(pa.int64())[0].as_py()
         path = folder / f"{received:020d}-{self._prefix}-{self._files:06d}.parquet"
         self._files += 1

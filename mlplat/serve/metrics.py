@@ -1,21 +1,25 @@
-"""What Prometheus is told of the endpoint. Its own registry: a process may hold several apps.
+"""What Prometheus is told of the endpoint. Counts are plain numbers, made into its families when somebody looks: a request
+touches six of them, and prometheus_client's own take a lock each.
 
-An answer is counted by its records in the prediction log, which know the arm and what became of the features; a request
-that was refused, by the app. Label children are made once per arm and version, so that counting takes
-microseconds.
+An answer is counted by its parts, which know the arm and what became of the features; a request that was refused, by the
+app.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from mlplat.features.online import Status
+from mlplat.serve.answer import Part
 from mlplat.serve.dispatch import Count
-from mlplat.serve.log import PredictionLog, Record
+from mlplat.serve.log import PredictionLog
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
 
@@ -23,56 +27,33 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SEVERAL = "several"
 """The arm and version of a request whose rows had more than one."""
-_LOST = ("missing", "expired")
-_STATUS = "status."
+_ARM = ("endpoint", "arm", "version")
+_LOST: tuple[Status, ...] = ("missing", "expired")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Arm:
-    """The children of one arm and version of an endpoint."""
+    """Of one arm and version of an endpoint. `buckets`: requests that took no longer than each of BUCKETS_S and longer than the
+    one before, then the rest."""
 
-    requests: Counter
-    latency: Histogram
-    rows: Counter
+    requests: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
 
 
 class Metrics:
-    """Counts. Called by one event loop; reading is safe beside it."""
+    """Counts. For one event loop."""
 
     def __init__(self, log: PredictionLog) -> None:
+        self._arms: dict[tuple[str, str, int | None], _Arm] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self._lost: dict[tuple[str, str], list[int]] = {}
+        self._failures: Counter[tuple[str, str, str]] = Counter()
+        self._in_flight: Counter[str] = Counter()
         self._registry = CollectorRegistry()
-        registry = self._registry
-        arm = ("endpoint", "arm", "version")
-        self._requests = Counter(
-            "mlplat_requests", "Requests; those that were refused have no arm.", (*arm, "status"), registry=registry
-        )
-        self._rows = Counter("mlplat_rows", "Rows that were answered.", arm, registry=registry)
-        self._latency = Histogram(
-            "mlplat_latency_seconds",
-            "From the body of a request to its answer.",
-            arm,
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._features = Counter(
-            "mlplat_feature_rows",
-            "Rows that found no feature of a view, or only one that had expired.",
-            ("endpoint", "view", "status"),
-            registry=registry,
-        )
-        self._failures = Counter(
-            "mlplat_arm_failures",
-            "Rows that gold answered, because their arm failed or was late.",
-            ("endpoint", "arm", "failure"),
-            registry=registry,
-        )
-        self._in_flight = Gauge(
-            "mlplat_in_flight", "Requests that are being read or answered.", ("endpoint",), registry=registry
-        )
-        registry.register(_LogCollector(log))
-        self._arms: dict[tuple[str, str, str], _Arm] = {}
-        self._views: dict[tuple[str, int], tuple[object, tuple[tuple[str, Counter, Counter], ...]]] = {}
-        self._endpoints: dict[str, Gauge] = {}
+        self._registry.register(self)
+        self._registry.register(_LogCollector(log))
 
     def watch(self, served: Callable[[], Mapping[str, Served]], shadows: Shadows) -> None:
         """Tell of caches and shadows too."""
@@ -81,61 +62,84 @@ class Metrics:
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
-    def in_flight(self, name: str) -> Gauge:
-        child = self._endpoints.get(name)
-        if child is None:
-            child = self._endpoints[name] = self._in_flight.labels(name)
-        return child
+    def began(self, name: str) -> None:
+        """A request: it ends with `ended`, whatever becomes of it."""
+        self._in_flight[name] += 1
+
+    def ended(self, name: str) -> None:
+        self._in_flight[name] -= 1
 
     def refused(self, name: str, status: int) -> None:
-        self._requests.labels(name, "", "", str(status)).inc()
+        self._refused[name, str(status)] += 1
 
     def failed(self, name: str, count: Count) -> None:
         """Rows of an arm that gold answered."""
-        self._failures.labels(name, count.arm, count.failure).inc(count.rows)
+        self._failures[name, count.arm, count.failure] += count.rows
 
-    def answered(self, records: Sequence[Record]) -> None:
-        """A request, by all of its records."""
-        name, whole = records[0].name, None
-        for record in records:
-            arms, version = record.columns["arm"], str(record.columns["version"][0])
-            counts = {arms[0]: record.rows} if arms.count(arms[0]) == record.rows else Tally(arms)
+    def answered(self, name: str, parts: Sequence[Part], latency_us: int) -> None:
+        """A request, by all of its parts."""
+        whole: _Arm | None = None
+        for part in parts:
+            arms = [assigned.arm.name for assigned in part.ask.arms]
+            counts = {arms[0]: len(arms)} if arms.count(arms[0]) == len(arms) else Counter(arms)
             for arm, rows in counts.items():
-                child = self._arm(name, arm, version)
-                child.rows.inc(rows)
-                whole = child if whole is None else self._arm(name, SEVERAL, SEVERAL)
-            self._lost_features(record)
+                found = self._arm(name, arm, part.version.number)
+                found.rows += rows
+                whole = found if whole is None else self._arm(name, SEVERAL, None)
+            for view, states in part.features.status.items():
+                lost = self._lost.setdefault((name, view), [0, 0])
+                if states.count("ok") < len(states):
+                    for i, status in enumerate(_LOST):
+                        lost[i] += states.count(status)
         assert whole is not None
-        whole.requests.inc()
-        whole.latency.observe(records[0].columns["latency_us"][0] / 1e6)
+        whole.requests += 1
+        whole.seconds += latency_us / 1e6
+        whole.buckets[bisect_left(BUCKETS_S, latency_us / 1e6)] += 1
 
-    def _lost_features(self, record: Record) -> None:
-        for column, missing, expired in self._views_of(record):
-            found = record.columns[column]
-            for status, child in zip(_LOST, (missing, expired), strict=True):
-                if count := found.count(status):
-                    child.inc(count)
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "mlplat_requests", "Requests; those that were refused have no arm.", labels=(*_ARM, "status")
+        )
+        rows = CounterMetricFamily("mlplat_rows", "Rows that were answered.", labels=_ARM)
+        latency = HistogramMetricFamily(
+            "mlplat_latency_seconds", "From the body of a request to its answer.", labels=_ARM
+        )
+        for (name, arm, number), counted in self._arms.items():
+            labels = (name, arm, SEVERAL if number is None else str(number))
+            requests.add_metric((*labels, "200"), counted.requests)
+            rows.add_metric(labels, counted.rows)
+            bounds = [*map(str, BUCKETS_S), "+Inf"]
+            held = list(zip(bounds, accumulate(counted.buckets), strict=True))
+            latency.add_metric(labels, buckets=held, sum_value=counted.seconds)
+        for (name, status), count in self._refused.items():
+            requests.add_metric((name, "", "", status), count)
+        features = CounterMetricFamily(
+            "mlplat_feature_rows",
+            "Rows that found no feature of a view, or only one that had expired.",
+            labels=("endpoint", "view", "status"),
+        )
+        for (name, view), lost in self._lost.items():
+            for state, count in zip(_LOST, lost, strict=True):
+                features.add_metric((name, view, state), count)
+        failures = CounterMetricFamily(
+            "mlplat_arm_failures",
+            "Rows that gold answered, because their arm failed or was late.",
+            labels=("endpoint", "arm", "failure"),
+        )
+        for found, count in self._failures.items():
+            failures.add_metric(found, count)
+        in_flight = GaugeMetricFamily(
+            "mlplat_in_flight", "Requests that are being read or answered.", labels=("endpoint",)
+        )
+        for name, count in self._in_flight.items():
+            in_flight.add_metric((name,), count)
+        yield from (requests, rows, latency, features, failures, in_flight)
 
-    def _views_of(self, record: Record) -> Sequence[tuple[str, Counter, Counter]]:
-        key = record.name, record.columns["version"][0]
-        schema, views = self._views.get(key, (None, ()))
-        if schema is not record.schema:
-            columns = [name for name in record.schema.names if name.startswith(_STATUS)]
-            views = tuple((column, *self._children(record.name, column)) for column in columns)
-            self._views[key] = record.schema, views
-        return views
-
-    def _children(self, name: str, column: str) -> tuple[Counter, Counter]:
-        view = column.removeprefix(_STATUS)
-        missing, expired = (self._features.labels(name, view, status) for status in _LOST)
-        return missing, expired
-
-    def _arm(self, name: str, arm: str, version: str) -> _Arm:
-        key = (name, arm, version)
+    def _arm(self, name: str, arm: str, number: int | None) -> _Arm:
+        key = (name, arm, number)
         found = self._arms.get(key)
         if found is None:
-            requests, latency = self._requests.labels(*key, "200"), self._latency.labels(*key)
-            found = self._arms[key] = _Arm(requests, latency, self._rows.labels(*key))
+            found = self._arms[key] = _Arm()
         return found
 
 

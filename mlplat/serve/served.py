@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import pyarrow as pa
 
 from mlplat.errors import InvalidInput
 from mlplat.model.signature import Field, Signature
 from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
-from mlplat.serve.log import schema_of
+from mlplat.serve.dispatch import Ask, sole
+from mlplat.serve.log import Layout
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
@@ -30,7 +29,7 @@ class Version:
     digest: str
     signature: Signature
     backbone: Backbone
-    schema: pa.Schema
+    layout: Layout
     inputs: tuple[Field, ...]
     needed: tuple[str, ...]
     remembered: Remembered | None = None
@@ -53,7 +52,7 @@ class Version:
             signature=signature,
             backbone=answering,
             remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
-            schema=schema_of(signature),
+            layout=Layout.of(signature),
             inputs=signature.inputs(),
             needed=tuple(field.name for field in signature.request if field.required),
         )
@@ -63,7 +62,8 @@ class Version:
 class Served:
     """A name and who answers for it: a request sees one of these from its start to its end.
 
-    `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may.
+    `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `sole` is
+    what `dispatch.sole` says of the table.
     """
 
     name: str
@@ -74,6 +74,10 @@ class Served:
     cache_bytes: int = 0
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
+    sole: Ask | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sole", sole(self.table))
 
     @classmethod
     def of(cls, name: str, table: RoutingTable, versions: Iterable[Version], **more: Any) -> Served:
@@ -98,8 +102,8 @@ def together(gold: Signature, others: Iterable[Signature]) -> Signature:
                 f"the entity keys are {[f.name for f in other.entities]}, and gold's {[f.name for f in gold.entities]}: "
                 "callers of one endpoint send the same"
             )
-        for field in other.request:
-            known = request.setdefault(field.name, replace(field, required=False))
-            if known.dtype != field.dtype:
-                raise InvalidInput(f"request field {field.name!r} is {field.dtype}, and gold's is {known.dtype}")
+        for one in other.request:
+            known = request.setdefault(one.name, replace(one, required=False))
+            if known.dtype != one.dtype:
+                raise InvalidInput(f"request field {one.name!r} is {one.dtype}, and gold's is {known.dtype}")
     return replace(gold, request=tuple(request.values()))

@@ -59,7 +59,7 @@ def measured(
 ) -> PromotionFacts:
     judged_for = evaluated(version, metadata)
     cut_us = cut_of(judged_for, metadata)
-    incumbent = None if gold is None or gold.version == version.version else gold
+    incumbent = None if gold == version else gold
     artifact = loaded(home, version)
     stand_in = artifact if judged_for == version else loaded(home, judged_for)
     if artifact is None or stand_in is None:
@@ -76,29 +76,21 @@ def measured(
         "golden_difference": artifact.golden.difference(model),
         "goal": metadata.goal(version.name),
         "incumbent": None if incumbent is None else incumbent.version,
-        "size_bytes": sum(file.stat().st_size for file in place(home, version.name, version.digest).iterdir()),
+        "size_bytes": _size(place(home, version.name, version.digest)),
     }
     if predictions is not None and len(labels):
-        facts |= _quality(task_losses := judged.losses(task, labels, predictions), model, labels, predictions)
-        facts |= _behaviour(model, table, labels, clock)
+        losses = judged.losses(task, labels, predictions)
+        facts |= _quality(losses, model, labels, predictions) | _behaviour(model, table, labels, clock)
         if stand_in is not artifact and (now := _predicted(model, table)) is not None:
             facts["refit_loss"] = float(judged.losses(task, labels, now).mean())
-        rival = None if incumbent is None else evaluated(incumbent, metadata)
-        other = None if rival is None else loaded(home, rival)
-        gold_predictions = None if other is None else _predicted(other.model, table)
-        if rival is not None and other is not None and gold_predictions is not None and other.model.task == task:
-            unseen = times >= cut_of(rival, metadata)
+        beside = None if incumbent is None else evaluated(incumbent, metadata)
+        gold_model, gold_predictions = (None, None) if beside is None else _answers(beside, table, home)
+        if beside and gold_model and gold_predictions is not None and gold_model.task == task:
             gold_losses = judged.losses(task, labels, gold_predictions)
-            facts |= _versus(task_losses[unseen], gold_losses[unseen], table.filter(pa.array(unseen)), model.signature)
-            facts["interface"] = interface(model.signature, other.model.signature)
-        candidate = Candidate(
-            model=stand_in.model,
-            rows=table,
-            labels=labels,
-            predictions=predictions,
-            gold=None if other is None else other.model,
-            gold_predictions=gold_predictions,
-        )
+            facts |= _versus(losses, gold_losses, table, times >= cut_of(beside, metadata), model.signature)
+            facts["interface"] = interface(model.signature, gold_model.signature)
+        seen: dict[str, Any] = {"rows": table, "labels": labels, "predictions": predictions}
+        candidate = Candidate(model=stand_in.model, gold=gold_model, gold_predictions=gold_predictions, **seen)
         facts["probes"] = (*facts["probes"], *(_tested(test, candidate) for test in tests))
     return PromotionFacts(**{name: _defined(value) for name, value in facts.items()})
 
@@ -156,6 +148,11 @@ def _since(data: TrainingSet, cut_us: int) -> tuple[pa.Table, Array]:
     return table.take(pa.array(rows)), times[rows]
 
 
+def _answers(version: ModelVersion, table: pa.Table, home: Path) -> tuple[Model | None, Array | None]:
+    artifact = loaded(home, version)
+    return (None, None) if artifact is None else (artifact.model, _predicted(artifact.model, table))
+
+
 def _predicted(model: Model, table: pa.Table) -> Array | None:
     """None if the rows lack an input of this model: it cannot be judged on them."""
     try:
@@ -182,7 +179,9 @@ def _behaviour(model: Model, table: pa.Table, labels: Array, clock: Clock) -> di
     }
 
 
-def _versus(losses: Array, gold: Array, table: pa.Table, signature: Signature) -> dict[str, Any]:
+def _versus(losses: Array, gold: Array, table: pa.Table, unseen: Array, signature: Signature) -> dict[str, Any]:
+    """On the rows that gold's training saw as little as this one's."""
+    losses, gold, table = losses[unseen], gold[unseen], table.filter(pa.array(unseen))
     found: dict[str, Any] = {"compared": len(losses)}
     if len(losses) < 2 or not np.isfinite(losses - gold).all():
         return found
@@ -211,6 +210,10 @@ def _tested(test: PromotionTest, candidate: Candidate) -> Problem:
         return Problem(test=name, problem=test(candidate))
     except Exception as error:  # noqa: BLE001 - whatever it is, the version was not found good
         return Problem(test=name, problem=f"raised {type(error).__name__}: {error}")
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _defined(value: Any) -> Any:

@@ -78,30 +78,33 @@ def train(
         if isinstance(fitted, Interrupted):
             return fitted
         found = _registered(run, fitted)
-        if not final:
-            return found
         # Within the first run, so that the same call goes on with the second one where that was killed.
-        again = replace(
-            run,
-            purpose={FINAL_OF: str(found.version.version)},
-            parent=fitted.run_id,
-            epochs=fitted.best.epoch + 1,
-            began=lambda run_id: None,
-        )
-        progress.note(f"again, on all {data.rows:,} rows")
-        with again.fitted(stop) as refitted:
-            if isinstance(refitted, Interrupted):
-                return refitted
-            evaluated = {f"{EVALUATED}{name}": value for name, value in found.metrics.items()}
-            patiently(lambda: metadata.log_metrics(refitted.run_id, finite(evaluated)), clock, progress)
-            last = _registered(again, refitted)
-        return replace(
-            last,
-            metrics=found.metrics,
-            evaluated=found.version,
-            history=found.history,
-            seconds=found.seconds + last.seconds,
-        )
+        return _refitted(run, fitted, found, stop) if final else found
+
+
+def _refitted(run: Run, fitted: Fitted, found: TrainedModel, stop: Callable[[], bool]) -> TrainedModel | Interrupted:
+    """Again, on all rows, for as many epochs as were best."""
+    again = replace(
+        run,
+        purpose={FINAL_OF: str(found.version.version)},
+        parent=fitted.run_id,
+        epochs=fitted.best.epoch + 1,
+        began=lambda run_id: None,
+    )
+    run.progress.note(f"again, on all {run.data.rows:,} rows")
+    with again.fitted(stop) as refitted:
+        if isinstance(refitted, Interrupted):
+            return refitted
+        evaluated = finite({f"{EVALUATED}{name}": value for name, value in found.metrics.items()})
+        patiently(lambda: run.metadata.log_metrics(refitted.run_id, evaluated), run.clock, run.progress)
+        last = _registered(again, refitted)
+    return replace(
+        last,
+        metrics=found.metrics,
+        evaluated=found.version,
+        history=found.history,
+        seconds=found.seconds + last.seconds,
+    )
 
 
 def _registered(run: Run, fitted: Fitted) -> TrainedModel:

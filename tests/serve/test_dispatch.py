@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Give, Mirror
+from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Give, Mirror, sole
 from mlplat.serve.routing import GOLD, Arm, RoutingTable, assign
 
 TABLES = st.sampled_from(
@@ -76,6 +76,14 @@ def test_every_row_is_answered_once_by_its_arm_or_by_gold_and_gold_by_nobody_els
         for row, version in answered.items():
             arm = assign(table, units[row]).arm
             assert version == arm.version or (version == table.arms[0].version and arm.name in counted)
+
+
+@given(TABLES, st.text(max_size=3))
+def test_a_request_of_one_row_asks_gold_where_it_is_alone(table: RoutingTable, unit: str) -> None:
+    asked = Dispatch(table, [unit]).begin()
+    only = sole(table)
+    assert only is None or asked == [only]
+    assert (only is None) == (len(table.arms) + len(table.mirrors) > 1)
 
 
 def test_an_ask_is_settled_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mlplat.errors import InvalidInput, Unavailable
 from mlplat.model.signature import FeatureRef, Field, Signature
-from mlplat.serve.log import Counters, PredictionLog, Record, read_log, schema_of
+from mlplat.serve.log import Counters, Layout, PredictionLog, Record, read_log
 from tests.serve.models import SIGNATURE
 
 SCHEMA = pa.schema([("prediction_id", pa.string()), ("received_at", pa.timestamp("us", tz="UTC")), ("x", pa.float64())])
@@ -19,9 +19,8 @@ NEVER_S = 3600.0
 
 
 def record(first: int, rows: int = 1, *, name: str = "late", schema: pa.Schema = SCHEMA, x: Any = 0.5) -> Record:
-    ids = [str(i) for i in range(first, first + rows)]
-    columns = {"prediction_id": ids, "received_at": list(range(first, first + rows)), "x": [x] * rows}
-    return Record(name=name, schema=schema, columns=columns, rows=rows)
+    lines = [(str(i), i, x) for i in range(first, first + rows)]
+    return Record(name=name, schema=schema, lines=lines)
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_names_have_logs_of_their_own(log: PredictionLog, tmp_path: Path) -> Non
 def test_versions_with_other_features_are_read_together(log: PredictionLog, tmp_path: Path) -> None:
     log.append(record(0))
     wider = SCHEMA.append(pa.field("y", pa.string()))
-    log.append(replace(record(1), schema=wider, columns={**record(1).columns, "y": ["new"]}))
+    log.append(replace(record(1), schema=wider, lines=[("1", 1, 0.5, "new")]))
     log.flush()
     assert read_log(tmp_path, "late")["y"].to_pylist() == [None, "new"]
 
@@ -153,7 +152,8 @@ def test_many_threads_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def test_the_schema_names_everything_that_an_answer_came_from() -> None:
-    names = schema_of(SIGNATURE).names
+    layout = Layout.of(SIGNATURE)
+    names = layout.schema.names
     assert names[:16] == [
         "prediction_id",
         "request_id",
@@ -174,11 +174,14 @@ def test_the_schema_names_everything_that_an_answer_came_from() -> None:
     ]
     assert names[16:22] == ["origin", "tail", "distance", "seats", "international", "scheduled"]
     assert names[22:] == ["weather.wind", "aircraft.delay", "status.weather", "status.aircraft", "output.probability"]
+    assert (layout.features, layout.views) == (("weather.wind", "aircraft.delay"), ("weather", "aircraft"))
 
 
 def test_a_request_field_named_as_a_column_of_the_log_is_told_apart() -> None:
     signature = replace(SIGNATURE, request=(Field(name="model", dtype="string"),))
-    assert "request.model" in schema_of(signature).names
+    layout = Layout.of(signature)
+    assert "request.model" in layout.schema.names
+    assert "model" in layout.asked
 
 
 def test_a_view_that_would_double_a_column_is_refused() -> None:
@@ -187,4 +190,4 @@ def test_a_view_that_would_double_a_column_is_refused() -> None:
     )
     signature: Signature = replace(SIGNATURE, features=(view,))
     with pytest.raises(InvalidInput, match=r"output\.probability"):
-        schema_of(signature)
+        Layout.of(signature)
