@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 import orjson
@@ -35,13 +35,13 @@ class Prediction:
     features: Mapping[str, str]
 
 
-class Endpoint:
-    """`name` is served at `url`, by `version` when this was made (None: not known here). Keeps its connection open: `close`
-    it, or use it in a `with`. Thread-safe.
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
-    `token` is what the endpoint asks for; it is never shown. `verify` is the path of the certificates to trust for an
-    `https://` URL (default: those that come with httpx).
-    """
+
+class _Caller(Generic[Http]):
+    """What the two clients have in common: all but waiting."""
+
+    _client: Http
 
     def __init__(
         self,
@@ -56,7 +56,29 @@ class Endpoint:
         self.name = name
         self.url = url.rstrip("/")
         self.version = version
-        self._client = httpx.Client(**_options(self.url, token, timeout_s, verify))
+        self._client = self._connected(_options(self.url, token, timeout_s, verify))
+
+    def _connected(self, options: dict[str, Any]) -> Http:
+        raise NotImplementedError
+
+    def _request(
+        self, rows: Sequence[Mapping[str, Any]], at: datetime | str | None, request_id: str | None
+    ) -> httpx.Request:
+        headers = {} if request_id is None else {"x-request-id": request_id}
+        return self._client.build_request("POST", f"/predict/{self.name}", content=_body(rows, at), headers=headers)
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f"version {self.version}, "
+        return f"{type(self).__name__}({self.name!r}, {version}POST {self.url}/predict/{self.name})"
+
+
+class Endpoint(_Caller[httpx.Client]):
+    """`name` is served at `url`, by `version` when this was made (None: not known here). Keeps its connection open: `close`
+    it, or use it in a `with`. Thread-safe.
+
+    `token` is what the endpoint asks for; it is never shown. `verify` is the path of the certificates to trust for an
+    `https://` URL (default: those that come with httpx).
+    """
 
     def predict(
         self, rows: Sequence[Mapping[str, Any]], *, at: datetime | str | None = None, request_id: str | None = None
@@ -67,9 +89,8 @@ class Endpoint:
         Raises `InvalidInput` with the field's name, `NotFound` if the name is not served there, `Refused` if the token is
         not valid for it, `Unavailable` if nobody answers or the endpoint is overloaded.
         """
-        request = self._client.build_request("POST", **_asked(self.name, rows, at, request_id))
         try:
-            return _predictions(self._client.send(request))
+            return _predictions(self._client.send(self._request(rows, at, request_id)))
         except httpx.HTTPError as error:
             raise _no_answer(self.url, error) from None
 
@@ -82,35 +103,19 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self)
+    def _connected(self, options: dict[str, Any]) -> httpx.Client:
+        return httpx.Client(**options)
 
 
-class AsyncEndpoint:
+class AsyncEndpoint(_Caller[httpx.AsyncClient]):
     """`Endpoint` for an event loop: `await endpoint.predict(...)`, `async with`."""
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        url: str,
-        version: int | None = None,
-        token: str | None = None,
-        timeout_s: float = 30.0,
-        verify: str | None = None,
-    ) -> None:
-        self.name = name
-        self.url = url.rstrip("/")
-        self.version = version
-        self._client = httpx.AsyncClient(**_options(self.url, token, timeout_s, verify))
 
     async def predict(
         self, rows: Sequence[Mapping[str, Any]], *, at: datetime | str | None = None, request_id: str | None = None
     ) -> list[Prediction]:
         """As `Endpoint.predict`."""
-        request = self._client.build_request("POST", **_asked(self.name, rows, at, request_id))
         try:
-            return _predictions(await self._client.send(request))
+            return _predictions(await self._client.send(self._request(rows, at, request_id)))
         except httpx.HTTPError as error:
             raise _no_answer(self.url, error) from None
 
@@ -123,8 +128,8 @@ class AsyncEndpoint:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def __repr__(self) -> str:
-        return _shown(self)
+    def _connected(self, options: dict[str, Any]) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**options)
 
 
 def alive(url: str) -> bool:
@@ -159,13 +164,6 @@ def _options(url: str, token: str | None, timeout_s: float, verify: str | None) 
     return found
 
 
-def _asked(
-    name: str, rows: Sequence[Mapping[str, Any]], at: datetime | str | None, request_id: str | None
-) -> dict[str, Any]:
-    headers = {} if request_id is None else {"x-request-id": request_id}
-    return {"url": f"/predict/{name}", "content": _body(rows, at), "headers": headers}
-
-
 def _predictions(response: httpx.Response) -> list[Prediction]:
     if response.status_code != 200:
         raise _error(response)
@@ -174,11 +172,6 @@ def _predictions(response: httpx.Response) -> list[Prediction]:
 
 def _no_answer(url: str, error: httpx.HTTPError) -> Unavailable:
     return Unavailable(f"the endpoint {url} does not answer: {error or type(error).__name__}")
-
-
-def _shown(endpoint: Endpoint | AsyncEndpoint) -> str:
-    version = "" if endpoint.version is None else f"version {endpoint.version}, "
-    return f"{type(endpoint).__name__}({endpoint.name!r}, {version}POST {endpoint.url}/predict/{endpoint.name})"
 
 
 def _body(rows: Sequence[Mapping[str, Any]], at: datetime | str | None) -> bytes:
