@@ -52,6 +52,8 @@ def local(*, haproxy: bool, token: Path, pid: int, stats_port: int, metrics_port
         **shared(haproxy=haproxy),
         **authentication(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray's 15 would have an endpoint wait for whatever else runs; what may wait says so itself (`in_background`).
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",  # else leaving takes 30 s
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _REPLICA_PORTS - 1),

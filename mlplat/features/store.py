@@ -12,12 +12,12 @@ import polars as pl
 import psutil
 
 from mlplat.clock import US_PER_S, Clock
-from mlplat.errors import InvalidInput, unknown
+from mlplat.errors import InvalidInput
 from mlplat.features import labels as labelled
 from mlplat.features.backfill import Watch
 from mlplat.features.block import Retrieved
-from mlplat.features.catalogue import Catalogue, Entry, Models, Users
-from mlplat.features.datasets import DataSet, DataSets
+from mlplat.features.catalogue import Catalogue, Models
+from mlplat.features.datasets import DataSets
 from mlplat.features.definitions import AnyView, Derived, Source, View
 from mlplat.features.derived_views import DerivedViews
 from mlplat.features.describe import Describer
@@ -26,6 +26,7 @@ from mlplat.features.description import Description
 from mlplat.features.flusher import Flusher
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.operations import Operation, Operations
+from mlplat.features.overview import Overview, name_of
 from mlplat.features.plans import AnyPlan
 from mlplat.features.pool import Pool
 from mlplat.features.producers import ProducerChange, Producers, consider
@@ -41,7 +42,7 @@ from mlplat.model.signature import FeatureRef
 __all__ = ["FeatureStore", "open_reader"]
 
 
-class FeatureStore:
+class FeatureStore(Overview):
     """Sources, views, and both ways to read them. Thread-safe; several processes of one machine may open one home."""
 
     def __init__(
@@ -108,13 +109,6 @@ class FeatureStore:
         self._rows.use(view)
         return self._operations.begin(view, wait=wait)
 
-    def operations(self) -> list[Operation]:
-        """One for each view version that was ever applied or backfilled here."""
-        return self._operations.all()
-
-    def operation(self, id: str) -> Operation:
-        return self._operations.get(id)
-
     def _fill(self, view: View, watch: Watch) -> None:
         self._ingestion.flush()
         self._ingestion.catch_up_view(view, watch)
@@ -132,7 +126,7 @@ class FeatureStore:
 
         Refused, with the list of its users, while a model, a training set or a derived view is made of it.
         """
-        found = self._resolve(view) if version is None else self._registry.view(_name(view), version)
+        found = self._resolve(view) if version is None else self._registry.view(name_of(view), version)
         self._catalogue.refuse_if_used(found.name, found.version)
         self._registry.retire(found.name, found.version, now_us=self._clock.now_us())
         if isinstance(found, View):
@@ -273,38 +267,6 @@ class FeatureStore:
         assert newest is None or isinstance(newest, datetime)
         return newest
 
-    def view(self, name: str, version: str | None = None) -> AnyView:
-        """A registered definition: the current one, or the version asked for."""
-        return self._registry.view(name, version)
-
-    def views(self) -> list[str]:
-        return self._registry.views()
-
-    def history(self, name: str) -> list[ViewVersion]:
-        """The versions of a view, oldest first."""
-        found = self._registry.history(name)
-        if not found:
-            raise unknown("view", name, self._registry.views())
-        return found
-
-    def search(
-        self, text: str = "", *, owner: str | None = None, tag: str | None = None, entity: str | None = None
-    ) -> list[Entry]:
-        """The catalogue: views that have the words of `text` in their name, features, source, description or tags."""
-        return self._catalogue.search(text, owner=owner, tag=tag, entity=entity)
-
-    def users(self, view: AnyView | str, *, version: str | None = None, feature: str | None = None) -> Users:
-        """The models, training sets and derived views made of a view: of any version or one, of all of it or one feature."""
-        name = _name(view)
-        self._registry.view(name, version)
-        if feature is not None and all(f.name != feature for v in self.history(name) for f in v.view.fields):
-            raise unknown(f"feature of view {name!r}", feature, [f.name for f in self._registry.view(name).fields])
-        return self._catalogue.users(name, version=version, feature=feature)
-
-    def lineage(self, view: AnyView | str, version: str | None = None) -> dict[str, Any]:
-        """What a view is made of, down to its sources."""
-        return self._catalogue.lineage(_name(view), version)
-
     def follow(self, source: Source, consumer: StreamConsumer, *, decode: Decode = orjson.loads) -> Following:
         """Push the records of a stream as they come, in a thread, until `stop()`. `decode` makes a row of a record's bytes.
 
@@ -313,18 +275,6 @@ class FeatureStore:
         """
         self._flusher.start()
         return Following(Follower(source, consumer, self._ingestion, decode))
-
-    def quarantined(self, source: Source) -> pl.DataFrame:
-        """The rows of a source that could not be taken: `_batch_id`, `_position` in it, `_reason`, and `row` as JSON."""
-        return self._ingestion.quarantine(source).rows()
-
-    def datasets(self) -> list[str]:
-        """The names of the sources."""
-        return self._datasets.names()
-
-    def dataset(self, source: Source | str) -> DataSet:
-        """What the table of a source holds: rows, bytes, columns, times, versions."""
-        return self._datasets.describe(source if isinstance(source, str) else source.name)
 
     def compact(self, source: Source) -> None:
         """Make few large files of the many small ones that pushes leave. No event changes; readers see no difference."""
@@ -386,10 +336,6 @@ class FeatureStore:
         self._producers.record(change)
         return change
 
-    def producers(self, source: Source) -> list[ProducerChange]:
-        """Who asked to feed a source, and what was decided, oldest first. The last one accepted feeds it."""
-        return self._producers.history(self._registered(source).name)
-
     def close(self) -> None:
         """Flush, and release the stores. What was pushed is safe without it."""
         self._operations.close()
@@ -398,11 +344,6 @@ class FeatureStore:
         self._ingestion.close()
         self._store.close()
         self._pool.close()
-
-    def _registered(self, source: Source) -> Source:
-        if not self._registry.has_source(source):
-            raise unknown("source", source.name, self._registry.sources())
-        return source
 
     def _resolve(self, view: AnyView | FeatureRef | str) -> AnyView:
         if isinstance(view, View | Derived):
@@ -417,12 +358,8 @@ class FeatureStore:
     def _plan(self, view: AnyView | FeatureRef | str) -> AnyPlan:
         """How to read a view. A name stands for another version once one is applied or retired."""
         key: tuple[str, object]
-        key = (view, self._registry.stamp()) if isinstance(view, str) else (_name(view), view.version)
+        key = (view, self._registry.stamp()) if isinstance(view, str) else (name_of(view), view.version)
         if key not in self._plans:
             found = self._resolve(view)
             self._plans[key] = self._reader.plan(found.name, found.version)
         return self._plans[key]
-
-
-def _name(view: AnyView | FeatureRef | str) -> str:
-    return view if isinstance(view, str) else view.view if isinstance(view, FeatureRef) else view.name

@@ -127,10 +127,8 @@ class InputEncoding:
         )
 
     @cached_property
-    def _numeric_plan(self) -> tuple[Array, Array, Array]:
-        """As rows: the means, the scales, and which columns have an indicator."""
-        means, scales = (np.array([[getattr(c, name) for c in self.numeric]]) for name in ("mean", "scale"))
-        return means, scales, np.array([c.indicator for c in self.numeric], dtype=bool)
+    def _numeric_plan(self) -> tuple[tuple[float, float], ...]:
+        return tuple((c.mean, c.scale) for c in self.numeric)
 
     @cached_property
     def _categorical_plan(self) -> tuple[tuple[str, type, dict[Any, int]], ...]:
@@ -140,25 +138,29 @@ class InputEncoding:
         )
 
     def _encode_few(self, columns: Mapping[str, Sequence[Any]], rows: int) -> tuple[Array, Array]:
-        given = [column_of(columns, name) for name in self.names]
+        try:
+            given = [columns[name] for name in self.names]
+        except KeyError:
+            given = [column_of(columns, name) for name in self.names]  # says which
         for name, column in zip(self.names, given, strict=True):
             if len(column) != rows:
                 same_length(name, len(column), rows)
         count = len(self.numeric)
-        plain = all(type(value) in _NUMBERS for column in given[:count] for value in column)
-        raw = given[:count] if plain else [[number_of(c.name, v) for v in given[i]] for i, c in enumerate(self.numeric)]
-        values = np.array(raw, dtype=np.float64).reshape(count, rows).T
-        means, scales, indicators = self._numeric_plan
-        absent = np.isnan(values)
-        with np.errstate(over="ignore"):  # an overflow is infinite, and limited with the rest
-            scaled = np.minimum(np.maximum((values - means) / scales, -CLIP), CLIP)
-        if absent.any():
-            scaled[absent] = 0.0
+        by_row = [self._scaled(row) for row in zip(*given[:count], strict=True)]
+        scaled = np.array(by_row, dtype=np.float64).reshape(rows, count)
+        absent = np.isnan(scaled)
         numbers = np.empty((rows, self.width), dtype=np.float32)
-        numbers[:, :count] = scaled
+        numbers[:, :count] = np.minimum(np.maximum(scaled, -CLIP), CLIP)
+        if absent.any():
+            numbers[:, :count][absent] = 0.0
         if self.width > count:
-            numbers[:, count:] = absent[:, indicators]
+            numbers[:, count:] = absent[:, [c.indicator for c in self.numeric]]
         return numbers, self._few_codes(given[count:], rows)
+
+    def _scaled(self, row: Sequence[Any]) -> list[float]:
+        if not _NUMBERS.issuperset(map(type, row)):
+            row = [number_of(column.name, value) for column, value in zip(self.numeric, row, strict=True)]
+        return [(value - mean) / scale for value, (mean, scale) in zip(row, self._numeric_plan, strict=True)]
 
     def _few_codes(self, given: Sequence[Sequence[Any]], rows: int) -> Array:
         codes = np.empty((rows, len(self.categorical)), dtype=np.int64)

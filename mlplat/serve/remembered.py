@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlplat.serve.backbone import Backbone, Columns, Outputs
+from mlplat.serve.backbone import Backbone, Columns, Fused, Outputs
 from mlplat.serve.cache import Cache, row_keys
 from mlplat.serve.flight import Flights
 
@@ -27,23 +27,30 @@ class Remembered:
         known = [self._cache.get(key) for key in keys]
         missed = [row for row, values in enumerate(known) if values is None]
         if missed:
-
-            async def compute(positions: list[int]) -> list[Values]:
-                asked = [missed[position] for position in positions]
-                part = columns if len(asked) == rows else {n: [v[row] for row in asked] for n, v in columns.items()}
-                outputs = await self._backbone.predict(part, len(asked))
-                found = list(zip(*(outputs[name] for name in self._names), strict=True))
-                for row, values in zip(asked, found, strict=True):
-                    self._cache.put(keys[row], values, _size(values))
-                return found
-
-            for row, values in zip(
-                missed, await self._flights.values([keys[row] for row in missed], compute), strict=True
-            ):
+            for row, values in zip(missed, await self._found(columns, rows, keys, missed), strict=True):
                 known[row] = values
+        by_name = map(list, zip(*known, strict=True))
+        outputs = dict(zip(self._names, by_name, strict=True))
+        if not missed:
+            return outputs, [True] * rows
         gone = set(missed)
-        by_name = zip(*known, strict=True)
-        return dict(zip(self._names, map(list, by_name), strict=True)), [row not in gone for row in range(rows)]
+        return outputs, [row not in gone for row in range(rows)]
+
+    async def _found(
+        self, columns: Columns, rows: int, keys: Sequence[bytes], missed: Sequence[int]
+    ) -> Sequence[Values]:
+        async def compute(positions: Sequence[int]) -> list[Values]:
+            asked = [missed[position] for position in positions]
+            part = columns if len(asked) == rows else {n: [v[row] for row in asked] for n, v in columns.items()}
+            outputs = await self._backbone.predict(part, len(asked))
+            found = list(zip(*(outputs[name] for name in self._names), strict=True))
+            for row, values in zip(asked, found, strict=True):
+                self._cache.put(keys[row], values, _size(values))
+            return found
+
+        if isinstance(self._backbone, Fused):  # it answers before another request can ask for the same
+            return await compute(range(len(missed)))
+        return await self._flights.values([keys[row] for row in missed], compute)
 
 
 def _size(values: Values) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 import mlplat
+from mlplat._ray.niceness import in_background
 from mlplat.errors import InvalidInput, Refused
 from mlplat.model import mlp
 from mlplat.testing.learnable import learnable
@@ -46,3 +49,14 @@ def test_another_process_opens_the_home_at_the_same_time_and_sees_it(platform: m
     code = f"import mlplat; p = mlplat.connect({str(platform.home)!r}); print(p.metadata.versions('late')); p.close()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert model.version.digest in done.stdout
+
+
+def test_a_process_is_as_urgent_as_the_script_until_it_says_that_it_may_wait() -> None:
+    def background() -> tuple[int, int]:
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        in_background()
+        in_background()
+        return before, os.getpriority(os.PRIO_PROCESS, 0)
+
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert ray.get(ray.remote(num_cpus=0, max_calls=1)(background).remote()) == (mine, max(mine, 15))

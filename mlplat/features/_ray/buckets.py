@@ -10,6 +10,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mlplat._ray.niceness import in_background
 from mlplat.errors import MlplatError, Unavailable
 from mlplat.features.bucket_tasks import Task
 
@@ -25,6 +26,9 @@ _FRUGAL = {
 
 
 class _Worker:
+    def __init__(self) -> None:
+        in_background()
+
     def up(self) -> None:
         """Answers when the process is there."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray.cloudpickle as cloudpickle
 
+from mlplat._ray.niceness import in_background
 from mlplat.config import set_environment
 from mlplat.errors import UserCodeError
 
@@ -58,6 +59,10 @@ class Worker:
 
 class ChunkWorker(Worker):
     """Reads the chunks whose numbers it is given, so that the source's rows travel no further than to it."""
+
+    def __init__(self, packed: bytes) -> None:
+        in_background()
+        super().__init__(packed)
 
     def __call__(self, numbers: pa.Table) -> pa.Table:
         import pyarrow as pa

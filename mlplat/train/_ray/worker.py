@@ -17,6 +17,7 @@ from ray.train.torch import TorchConfig, get_device
 from ray.train.torch.config import _TorchBackend
 from torch import nn
 
+from mlplat._ray.niceness import in_background
 from mlplat.clock import SystemClock
 from mlplat.train import parallel
 from mlplat.train._ray.failures import ToldError, description
@@ -86,6 +87,7 @@ class Torch(TorchConfig):  # type: ignore[misc]
 
 def work_on(config: dict[str, Any]) -> Learned | Yielded | None:
     """What runs on every worker."""
+    in_background()
     gang, asked = Workers(), config["folder"] / STOP_FILE
     clock = SystemClock()
     progress: Progress = ToFile(config["told"], clock) if gang.rank == 0 else Silent()
