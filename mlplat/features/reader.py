@@ -42,8 +42,7 @@ class OnlineFeatures:
             if not isinstance(plan, DerivedPlan) and len(at_us) <= plan.few:
                 rows = [plan.row(blob, at) for blob, at in zip(blobs[plan], at_us, strict=True)]
                 status[layout.ref.view] = [found for _, found in rows]
-                by_column = zip(*[row for row, _ in rows], strict=True)
-                columns.update(zip(layout.columns, map(list, by_column), strict=True))
+                columns.update(zip(layout.columns, _turned([row for row, _ in rows]), strict=True))
             else:
                 blocks = blocks or _Blocks(blobs, keys, np.array(at_us, dtype=np.int64))
                 block = blocks.of(plan)
@@ -89,6 +88,11 @@ def _stored(plans: Sequence[AnyPlan], needed: dict[StoredPlan, None]) -> None:
             _stored(plan.parents, needed)
         else:
             needed[plan] = None
+
+
+def _turned(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Rows as columns."""
+    return [[value] for value in rows[0]] if len(rows) == 1 else [list(values) for values in zip(*rows, strict=True)]
 
 
 class _Blocks:

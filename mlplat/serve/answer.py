@@ -153,6 +153,8 @@ def _units(served: Served, request: Request, request_id: str) -> list[str]:
     if not entities:
         return [request_id] * request.rows
     keys = [request.columns[field.name] for field in entities]
+    if len(keys) == 1:
+        return ["" if key is None else str(key) for key in keys[0]]
     return ["|".join("" if key is None else str(key) for key in row) for row in zip(*keys, strict=True)]
 
 

@@ -167,6 +167,14 @@ def read(body: bytes) -> Asked:
 
 
 def _column(rule: _Rule, rows: Sequence[Mapping[str, Any]], problems: list[FieldError]) -> list[Any]:
+    name, read = rule.name, rule.read
+    try:
+        return [read(row[name]) for row in rows]
+    except (KeyError, _Bad):  # a value is absent, null, or wrong: which, and is it allowed to be?
+        return _looked_at(rule, rows, problems)
+
+
+def _looked_at(rule: _Rule, rows: Sequence[Mapping[str, Any]], problems: list[FieldError]) -> list[Any]:
     values: list[Any] = []
     for i, row in enumerate(rows):
         value = row.get(rule.name)
@@ -248,6 +256,7 @@ _READERS: Mapping[DType, Callable[[Any], Any]] = {
     "timestamp": _timestamp,
 }
 _KINDS = {
+    type(None): "null",
     bool: "a boolean",
     int: "a number",
     float: "a number with a fraction",
