@@ -20,6 +20,7 @@ from mlplat._ray.flags import has_haproxy
 from mlplat._ray.session import Session
 from mlplat.clock import Clock, SystemClock
 from mlplat.errors import Conflict, MlplatError, NotFound, Unavailable
+from mlplat.metadata.lock import exclusive
 from mlplat.model import artifact
 from mlplat.serve import state
 from mlplat.serve._ray import backbones
@@ -66,12 +67,19 @@ def deploy(
     return Endpoint(name=name, url=url, version=entry.version)
 
 
+def check_served(entry: Entry) -> None:
+    """`NotFound` if an entry is not served by the cluster of this process."""
+    if entry.cluster != _cluster_id() or not _running():
+        raise NotFound(f"{entry.name!r} is not served by this cluster: serve it first")
+
+
 def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entry]) -> Entry:
     """Another table for a name that is served. `NotFound` if it is not served by this cluster."""
 
     def changed(before: Entry | None) -> Entry:
-        if before is None or before.cluster != _cluster_id() or not _running():
-            raise NotFound(f"{name!r} is not served by this cluster: serve it first")
+        if before is None:
+            raise NotFound(f"{name!r} is not served: serve it first")
+        check_served(before)
         return make(before)
 
     return _apply(session, home, name, changed, None)
@@ -80,7 +88,15 @@ def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entr
 def _apply(
     session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
 ) -> Entry:
-    """Backbones first, then the record, then the ingress: nobody is asked before it is warm."""
+    """Backbones first, then the record, then the ingress: nobody is asked before it is warm. Who changes a name waits for others
+    that do."""
+    with exclusive(home / "locks" / f"serve.{name}"):
+        return _apply_alone(session, home, name, make, online)
+
+
+def _apply_alone(
+    session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
+) -> Entry:
     before = state.read(home).get(name)
     after = make(before)
     after.table()

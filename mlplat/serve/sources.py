@@ -1,0 +1,79 @@
+"""What was served under a name, and what came of it, as sources of the feature store: `predictions.NAME` and `outcomes.NAME`.
+
+Replicas write files (`mlplat.serve.log`), because a table takes too long for the path of a request. Whoever reads brings the
+files into the table first, and removes them: HOME/log/NAME holds only what nobody has read yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from mlplat.errors import BatchRefused
+from mlplat.features.definitions import Source
+from mlplat.features.store import FeatureStore
+from mlplat.metadata.lock import exclusive
+
+_SET_ASIDE = ".refused"
+_log = logging.getLogger(__name__)
+
+
+def predictions_of(name: str) -> Source:
+    """One event per row that was answered, or that a shadow was shown, when it came."""
+    return Source(
+        name=f"predictions.{name}",
+        key=("prediction_id",),
+        time="received_at",
+        id="prediction_id",
+        description=f"What was asked of {name!r}, and what was answered.",
+    )
+
+
+def outcomes_of(name: str) -> Source:
+    """One event each time that it became known what came of a prediction."""
+    return Source(
+        name=f"outcomes.{name}",
+        key=("prediction_id",),
+        time="known_at",
+        description=f"What came of the predictions of {name!r}.",
+    )
+
+
+def landed(features: FeatureStore, source: Source, folder: Path) -> pl.DataFrame:
+    """All events of a source, after those in the Parquet files of `folder` were brought into its table.
+
+    A file is removed when its rows are in the table; if this is killed before, they are found there, and not added again. One
+    with rows that the table cannot take (other types under the same name, an infinite number) stays, and is read from there.
+    """
+    with exclusive(folder.with_name(f"{folder.name}.lock")):
+        waiting = [path for path in sorted(folder.glob("*.parquet")) if _SET_ASIDE not in path.suffixes]
+        if waiting and not _land(features, source, waiting):
+            for path in waiting:  # one bad file must not keep the others out
+                if not _land(features, source, [path]):
+                    path.replace(path.with_suffix(f"{_SET_ASIDE}.parquet"))
+        kept = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+        table = [features.events(source)] if features.columns(source) else []
+    whole = _together([*table, *kept])
+    return whole.sort(source.time, maintain_order=True) if kept else whole
+
+
+def _land(features: FeatureStore, source: Source, paths: Sequence[Path]) -> bool:
+    rows = _together(pl.read_parquet(path) for path in paths)
+    missing = [pl.lit(None).alias(name) for name in features.columns(source) if name not in rows.columns]
+    try:
+        features.ingest(source, rows.with_columns(missing), new_columns="add")
+    except BatchRefused as error:
+        _log.warning("%s: files stay outside the table: %s", source.name, error)
+        return False
+    for path in paths:
+        path.unlink()
+    return True
+
+
+def _together(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Columns that one lacks are null in it; numbers of two types are floats."""
+    found = [frame for frame in frames if frame.width]
+    return pl.concat(found, how="diagonal_relaxed") if found else pl.DataFrame()
