@@ -1,4 +1,4 @@
-"""What a home serves: endpoints, experiments and shadows beside gold, and the log of what was answered."""
+"""What a home serves: endpoints, and experiments and shadows beside gold."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from mlplat.features.description import Description
 from mlplat.model import artifact
 from mlplat.model.task import Task
 from mlplat.models import Models
 from mlplat.serve import live, parity, state
 from mlplat.serve import outcomes as kept
-from mlplat.serve.sources import landed, predictions_of
+from mlplat.serve.sources import land, landed, predictions_of
 from mlplat.train import judged
 from mlplat.train.lineage import trained_on
 
@@ -32,13 +34,19 @@ class Feedback(Models):
     def predictions(self, name: str) -> pa.Table:
         """The prediction log of an endpoint up to now, in order of arrival. It is the source `predictions.NAME` of the feature
         store, which this brings up to now."""
-        if self._session is not None:
-            from mlplat.serve._ray import flush_log
+        self._flush_log()
+        found = landed(self.features, predictions_of(name), self.home / "log" / name)
+        return found.to_arrow(compat_level=pl.CompatLevel.oldest())
 
-            flush_log()
-        return landed(self.features, predictions_of(name), self.home / "log" / name).to_arrow(
-            compat_level=pl.CompatLevel.oldest()
-        )
+    def describe_predictions(
+        self, name: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Description:
+        """What was asked under a name, and what was answered: counts, nulls, quantiles, distinct and frequent values, of the days
+        in [since, until). They are kept with the log as sketches; `features.describe` says more of them. `NotFound` if nothing
+        was logged."""
+        self._flush_log()
+        land(self.features, predictions_of(name), self.home / "log" / name)
+        return self.features.describe(predictions_of(name), since=since, until=until)
 
     def parity(self, name: str) -> Parity:
         """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
@@ -74,6 +82,12 @@ class Feedback(Models):
         data = trained_on(self.gold(name), metadata=self.metadata, home=self.home)
         outcomes = kept.read(self.features, self.home, name)
         return live.labelled(pl.DataFrame(self.predictions(name)), outcomes, data)
+
+    def _flush_log(self) -> None:
+        if self._session is not None:
+            from mlplat.serve._ray import flush_log
+
+            flush_log()
 
     def _task(self, name: str) -> Task:
         """What gold and the experiments of a name are for."""

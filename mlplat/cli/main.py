@@ -142,7 +142,7 @@ def advance(
     """
     ended: list[int] = []
     with _opened(home) as platform, platform.advancing(name, every=every, say=typer.echo) as loop:
-        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray takes them as it is joined
+        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray takes SIGTERM as it is joined
             signal.signal(number, lambda received, _: ended.append(received))
         typer.echo(f"asking every {every}")
         never = threading.Event()

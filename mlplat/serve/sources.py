@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import polars as pl
@@ -42,22 +43,37 @@ def outcomes_of(name: str) -> Source:
     )
 
 
-def landed(features: FeatureStore, source: Source, folder: Path) -> pl.DataFrame:
-    """All events of a source, after those in the Parquet files of `folder` were brought into its table.
+def land(features: FeatureStore, source: Source, folder: Path) -> None:
+    """Bring the Parquet files of `folder` into the table of a source.
 
     A file is removed when its rows are in the table; if this is killed before, they are found there, and not added again. One
-    with rows that the table cannot take (other types under the same name, an infinite number) stays, and is read from there.
+    with rows that the table cannot take (other types under the same name, an infinite number) is set aside.
     """
-    with exclusive(folder.with_name(f"{folder.name}.lock")):
-        waiting = [path for path in sorted(folder.glob("*.parquet")) if _SET_ASIDE not in path.suffixes]
-        if waiting and not _land(features, source, waiting):
-            for path in waiting:  # one bad file must not keep the others out
-                if not _land(features, source, [path]):
-                    path.replace(path.with_suffix(f"{_SET_ASIDE}.parquet"))
-        kept = [pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    with _alone(folder):
+        _land_all(features, source, folder)
+
+
+def landed(features: FeatureStore, source: Source, folder: Path) -> pl.DataFrame:
+    """All events of a source in order of time, after those in `folder` were brought into its table, and with those that were
+    set aside."""
+    with _alone(folder):
+        _land_all(features, source, folder)
+        aside = [pl.read_parquet(path) for path in sorted(folder.glob(f"*{_SET_ASIDE}.parquet"))]
         table = [features.events(source)] if features.columns(source) else []
-    whole = _together([*table, *kept])
-    return whole.sort(source.time, maintain_order=True) if kept else whole
+    whole = _together([*table, *aside])
+    return whole.sort(source.time, maintain_order=True) if aside else whole
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    return exclusive(folder.with_name(f"{folder.name}.lock"))
+
+
+def _land_all(features: FeatureStore, source: Source, folder: Path) -> None:
+    waiting = [path for path in sorted(folder.glob("*.parquet")) if _SET_ASIDE not in path.suffixes]
+    if waiting and not _land(features, source, waiting):
+        for path in waiting:  # one bad file must not keep the others out
+            if not _land(features, source, [path]):
+                path.replace(path.with_suffix(f"{_SET_ASIDE}.parquet"))
 
 
 def _land(features: FeatureStore, source: Source, paths: Sequence[Path]) -> bool:
