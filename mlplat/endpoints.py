@@ -144,7 +144,8 @@ class Endpoints(Feedback):
                 decision = before
             else:
                 self._record(name, member, decision, actor="platform")
-            self._carry_out(name, live.unchanged(self._served(name), member), decision)
+            if isinstance(decision, Act):
+                self._carry_out(name, live.unchanged(self._served(name), member), decision)
         return decision
 
     @contextmanager

@@ -13,7 +13,7 @@ import polars as pl
 from mlplat.errors import InvalidInput
 from mlplat.features.store import FeatureStore
 from mlplat.model.task import Task
-from mlplat.serve.sources import landed, outcomes_of
+from mlplat.serve.sources import add, landed, outcomes_of
 
 _SHOWN = 5
 _TIME = pl.Datetime("us", "UTC")
@@ -57,7 +57,7 @@ def put(features: FeatureStore, home: Path, name: str, outcomes: pl.DataFrame, *
         # What is told later is known later, whatever the clock says: the last one counts.
         newest = known["known_at"].to_physical().max() if known.height else None
         at_us = max(now_us, newest + 1) if isinstance(newest, int) else now_us
-        features.ingest(outcomes_of(name), new.with_columns(pl.lit(at_us).cast(_TIME).alias("known_at")))
+        add(features, outcomes_of(name), new.with_columns(pl.lit(at_us).cast(_TIME).alias("known_at")))
 
 
 def read(features: FeatureStore, home: Path, name: str) -> pl.DataFrame:

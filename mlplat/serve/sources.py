@@ -18,6 +18,8 @@ from mlplat.features.definitions import Source
 from mlplat.features.store import FeatureStore
 from mlplat.metadata.lock import exclusive
 
+COMPACT_EVERY = 64
+"""So many commits, and as many small files: reading them takes longer than making one of them."""
 _SET_ASIDE = ".refused"
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,13 @@ def landed(features: FeatureStore, source: Source, folder: Path) -> pl.DataFrame
     return whole.sort(source.time, maintain_order=True) if aside else whole
 
 
+def add(features: FeatureStore, source: Source, rows: pl.DataFrame) -> None:
+    """Rows that are there already are not added again. Raises `BatchRefused`."""
+    done = features.ingest(source, rows, new_columns="add")
+    if done.table_version % COMPACT_EVERY == COMPACT_EVERY - 1:
+        features.compact(source)
+
+
 def _alone(folder: Path) -> AbstractContextManager[None]:
     return exclusive(folder.with_name(f"{folder.name}.lock"))
 
@@ -80,7 +89,7 @@ def _land(features: FeatureStore, source: Source, paths: Sequence[Path]) -> bool
     rows = _together(pl.read_parquet(path) for path in paths)
     missing = [pl.lit(None).alias(name) for name in features.columns(source) if name not in rows.columns]
     try:
-        features.ingest(source, rows.with_columns(missing), new_columns="add")
+        add(features, source, rows.with_columns(missing))
     except BatchRefused as error:
         _log.warning("%s: files stay outside the table: %s", source.name, error)
         return False

@@ -143,6 +143,27 @@ def test_loops_carry_an_experiment_to_gold_and_several_do_what_one_does(platform
     platform.rollback("box", who="ann", why="a test")
 
 
+def test_a_decision_that_was_written_down_and_not_done_is_done_at_the_next_look(
+    platform: mlplat.Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.experiment("box", "box@2", share=0.10, arm="e")
+    tell(platform, ask(platform, "e"), right="e")
+    policy = GoldPromoter(min_outcomes=20)
+
+    def killed(*_: Any) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(platform, "_carry_out", killed)
+        platform.advance("box", "e", promoter=policy)
+    assert platform.arms("box").filter(arm="e")["share"].item() == 0.1
+    assert platform.advance("box", "e", promoter=policy).evidence["action"] == "share"
+    assert platform.arms("box").filter(arm="e")["share"].item() == 0.5
+    made = [e for e in platform.metadata.decisions("box") if e.details.get("arm") == "e"]
+    assert [e.decision.evidence["action"] for e in made] == ["share"]
+    platform.end("box", "e")
+
+
 def test_the_command_advances_until_it_is_told_to_stop(platform: mlplat.Platform, ray_cluster: Any) -> None:
     platform.experiment("box", "box@2", share=0.10, arm="c")
     command = [sys.executable, "-m", "mlplat.cli.main", "advance", "box", "--every", "1s"]

@@ -149,3 +149,14 @@ def test_views_and_statistics_are_made_of_it_as_of_any_source(features: FeatureS
     assert described.sketch.columns["size"].high == 49.5
     assert {item.value for item in described.sketch.columns["arm"].top(2)} == {"gold", "new"}
     assert features.describe("predictions.late", until=START).sketch.rows == 0
+
+
+def test_many_small_files_become_few_by_themselves(
+    features: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlplat.serve.sources.COMPACT_EVERY", 4)
+    for i in range(10):
+        write(tmp_path, rows(i, 1), f"{i}")
+        found = land(features, tmp_path)
+    assert found["prediction_id"].to_list() == [f"p{i}" for i in range(10)]
+    assert features.dataset("predictions.late").files < 5
