@@ -153,9 +153,10 @@ def test_a_decision_that_was_written_down_and_not_done_is_done_at_the_next_look(
     def killed(*_: Any) -> None:
         raise InterruptedError
 
-    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+    with monkeypatch.context() as patch:
         patch.setattr(platform, "_carry_out", killed)
-        platform.advance("box", "e", promoter=policy)
+        with pytest.raises(InterruptedError):
+            platform.advance("box", "e", promoter=policy)
     assert platform.arms("box").filter(arm="e")["share"].item() == 0.1
     assert platform.advance("box", "e", promoter=policy).evidence["action"] == "share"
     assert platform.arms("box").filter(arm="e")["share"].item() == 0.5

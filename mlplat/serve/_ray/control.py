@@ -151,11 +151,14 @@ def undeploy(home: Path, name: str) -> None:
 
 def flush_log() -> dict[str, int]:
     """Make the prediction log complete up to now: rows "appended", "written" and "dropped" since the replica
-    started.
+    started. `Unavailable` while no replica answers.
     """
-    if not _running():
-        return {"appended": 0, "written": 0, "dropped": 0}
-    counters: dict[str, int] = _handle().flush_log.remote().result(timeout_s=READY_S)
+    try:
+        if not _running():
+            return {"appended": 0, "written": 0, "dropped": 0}
+        counters: dict[str, int] = _handle().flush_log.remote().result(timeout_s=READY_S)
+    except Exception as error:  # noqa: BLE001 - whatever Ray says of a replica that is away, it may be back soon
+        raise Unavailable(f"the prediction log is not complete now: {_plain(error, APPLICATION)}") from None
     return counters
 
 
@@ -256,4 +259,5 @@ def _plain(error: Exception, name: str) -> Exception:
     cause = getattr(error, "cause", error)
     if isinstance(cause, MlplatError):
         return cause
-    return Unavailable(f"serving {name!r} failed: {str(error).strip().splitlines()[-1]}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return Unavailable(f"serving {name!r} failed: {lines[-1]}")
