@@ -17,7 +17,7 @@ from mlplat.model.task import Task
 from mlplat.models import Models
 from mlplat.serve import live, parity, state
 from mlplat.serve import outcomes as kept
-from mlplat.serve.sources import land, landed, predictions_of
+from mlplat.serve.sources import land, landed, of_arm, predictions_of
 from mlplat.train import judged
 from mlplat.train.lineage import trained_on
 
@@ -39,14 +39,17 @@ class Feedback(Models):
         return found.to_arrow(compat_level=pl.CompatLevel.oldest())
 
     def describe_predictions(
-        self, name: str, *, since: datetime | None = None, until: datetime | None = None
+        self, name: str, *, arm: str | None = None, since: datetime | None = None, until: datetime | None = None
     ) -> Description:
         """What was asked under a name, and what was answered: counts, nulls, quantiles, distinct and frequent values, of the days
-        in [since, until). They are kept with the log as sketches; `features.describe` says more of them. `NotFound` if nothing
-        was logged."""
+        in [since, until). They are kept with the log as sketches; `features.describe` says more of them. With `arm`, what that
+        arm was asked, or a shadow was shown: its rows are read. `NotFound` if nothing was logged."""
+        source, folder = predictions_of(name), self.home / "log" / name
         self._flush_log()
-        land(self.features, predictions_of(name), self.home / "log" / name)
-        return self.features.describe(predictions_of(name), since=since, until=until)
+        if arm is None:
+            land(self.features, source, folder)
+            return self.features.describe(source, since=since, until=until)
+        return of_arm(landed(self.features, source, folder), source, arm, since=since, until=until)
 
     def parity(self, name: str) -> Parity:
         """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and

@@ -9,14 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
-from mlplat.errors import BatchRefused
+from mlplat.errors import BatchRefused, unknown
 from mlplat.features.definitions import Source
+from mlplat.features.description import Description
 from mlplat.features.store import FeatureStore
 from mlplat.metadata.lock import exclusive
+from mlplat.stats.table import TableSketch
 
 COMPACT_EVERY = 64
 """So many commits, and as many small files: reading them takes longer than making one of them."""
@@ -71,6 +74,21 @@ def add(features: FeatureStore, source: Source, rows: pl.DataFrame) -> None:
     done = features.ingest(source, rows, new_columns="add")
     if done.table_version % COMPACT_EVERY == COMPACT_EVERY - 1:
         features.compact(source)
+
+
+def of_arm(
+    predictions: pl.DataFrame, source: Source, arm: str, *, since: datetime | None, until: datetime | None
+) -> Description:
+    """Of the predictions that an arm was asked for in [since, until). `NotFound` if it never was."""
+    arms = predictions["arm"].unique().to_list() if predictions.width else []
+    if arm not in arms:
+        raise unknown(f"arm in {source.name!r}", arm, arms)
+    bounds = [pl.col(source.time) >= since] if since is not None else []
+    bounds += [pl.col(source.time) < until] if until is not None else []
+    rows = predictions.filter(pl.col("arm") == arm, *bounds)
+    return Description(
+        subject=f"arm {arm!r} of source {source.name!r}", rows=f"{rows.height:,} rows", sketch=TableSketch.of(rows)
+    )
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:

@@ -119,6 +119,7 @@ def test_what_was_served_is_described(platform: mlplat.Platform) -> None:
     assert described.sketch.columns["size"].high == log["size"].max()
     assert described.sketch.columns["output.class"].distinct() == pytest.approx(log["output.class"].n_unique(), abs=0.1)
     assert platform.describe_predictions("box", until=START).sketch.rows == 0
+    assert platform.describe_predictions("box", arm="gold").sketch.rows == log.filter(arm="gold").height
     with pytest.raises(NotFound, match=r"There is no source 'predictions.nothing'"):
         platform.describe_predictions("nothing")
 

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplat import features as F
+from mlplat.errors import NotFound
 from mlplat.features.store import FeatureStore
 from mlplat.serve.log import Layout, PredictionLog, Record, read_log
-from mlplat.serve.sources import landed, predictions_of
+from mlplat.serve.sources import landed, of_arm, predictions_of
 from tests.features.support import open_store
 from tests.serve.models import SIGNATURE
 
@@ -149,6 +150,18 @@ def test_views_and_statistics_are_made_of_it_as_of_any_source(features: FeatureS
     assert described.sketch.columns["size"].high == 49.5
     assert {item.value for item in described.sketch.columns["arm"].top(2)} == {"gold", "new"}
     assert features.describe("predictions.late", until=START).sketch.rows == 0
+
+
+def test_an_arm_is_described_by_its_own_rows() -> None:
+    log = pl.concat([rows(0, 50, arm="gold"), rows(50, 30, arm="new")])
+    half = START + timedelta(minutes=60)
+    for since, until, wanted in ((None, None, range(50, 80)), (half, None, range(60, 80)), (None, half, range(50, 60))):
+        found = of_arm(log, SOURCE, "new", since=since, until=until).sketch
+        assert (found.rows, found.columns["size"].low) == (len(wanted), wanted[0] / 2)
+    with pytest.raises(NotFound, match=r"no arm in 'predictions.late' 'shadow'. Known: gold, new"):
+        of_arm(log, SOURCE, "shadow", since=None, until=None)
+    with pytest.raises(NotFound):
+        of_arm(pl.DataFrame(), SOURCE, "gold", since=None, until=None)
 
 
 def test_many_small_files_become_few_by_themselves(
