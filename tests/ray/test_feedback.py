@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import mlplat
 from mlplat.decision import Act
 from mlplat.endpoints import GOLD_POLICY
-from mlplat.errors import InvalidInput, NotFound
+from mlplat.errors import InvalidInput, NotFound, Unavailable
 from mlplat.model import mlp
 from mlplat.serve.gold_promoter import GoldPromoter
 from mlplat.train import TrainSettings
@@ -164,6 +165,24 @@ def test_a_decision_that_was_written_down_and_not_done_is_done_at_the_next_look(
     made = [e for e in platform.metadata.decisions("box") if e.details.get("arm") == "e"]
     assert [e.decision.evidence["action"] for e in made] == ["share"]
     platform.end("box", "e")
+
+
+def test_a_store_that_is_away_for_a_while_is_told_of_and_the_loop_goes_on(
+    platform: mlplat.Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.experiment("box", "box@2", share=0.10, arm="f")
+    said: SimpleQueue[str] = SimpleQueue()
+
+    def away(*_: Any) -> None:
+        raise Unavailable("the database is away")
+
+    with platform.advancing("box", every="1s", say=said.put):
+        assert said.get(timeout=30).startswith("f: hold: outcomes of 0 units")
+        with monkeypatch.context() as patch:
+            patch.setattr(platform.metadata, "version", away)
+            assert said.get(timeout=30) == "not decided: the database is away; it is tried again every 1 s"
+        assert said.get(timeout=30) == "it goes on"
+    platform.end("box", "f")
 
 
 def test_the_command_advances_until_it_is_told_to_stop(platform: mlplat.Platform, ray_cluster: Any) -> None:
