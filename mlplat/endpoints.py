@@ -1,47 +1,50 @@
-"""What a home serves: endpoints, experiments and shadows beside gold, and the log of what was answered."""
+"""What a home serves: endpoints, and experiments and shadows beside gold."""
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-import pyarrow as pa
 from pydantic import SecretStr
 
-from mlplat.clock import Clock
+from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Act, Decision
-from mlplat.errors import InvalidInput, NotFound, NotYetAvailable, Refused, unknown
+from mlplat.errors import InvalidInput, NotFound, Refused, unknown
+from mlplat.features.definitions import duration_us
+from mlplat.feedback import Feedback, losses_of
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
+from mlplat.metadata.lock import exclusive
 from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
-from mlplat.model.task import Task
-from mlplat.models import Models
-from mlplat.serve import parity, state, tokens
-from mlplat.serve.log import read_log
+from mlplat.serve import live, state, tokens
+from mlplat.serve import outcomes as kept
+from mlplat.serve.advancing import keep_asking, same
+from mlplat.serve.endpoint import alive
+from mlplat.serve.gold_promoter import GoldPromoter
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
+from mlplat.train import progress_for
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
     from mlplat.serve.endpoint import Endpoint
-    from mlplat.serve.gold_promoter import GoldPromoter
-    from mlplat.serve.parity import Parity
     from mlplat.train import TrainedModel
 
 CACHE_BYTES = 64 << 20
 GOLD_POLICY = "gold_promoter"
 
 
-class Endpoints(Models):
+class Endpoints(Feedback):
     """A part of `Platform`, which has the stores and Ray."""
 
     _closing: ExitStack
-    _session: Session | None
     _online_url: SecretStr | None
 
     _clock: Clock
@@ -119,40 +122,64 @@ class Endpoints(Models):
 
         change(session, self.home, name, lambda entry: entry.without(arm))
 
-    def outcome(self, name: str, outcomes: Any) -> int:
-        """Tell what really happened: a frame with `value` (0 or 1, or a number), and by whom it is known: `prediction_id`;
-        `request_id`, of requests of one row; or the entity keys and `at`. How many predictions it is of: of those that nobody
-        asked for it says nothing. An outcome may come late, and again: the last one counts."""
-        from mlplat.serve import live
-        from mlplat.serve import outcomes as kept
-
-        frame = pl.DataFrame(outcomes)
-        if "prediction_id" not in frame.columns:
-            entities = [field.name for field in self.load(name).signature.entities]
-            frame = live.by_prediction(frame, pl.DataFrame(self.predictions(name)), entities)
-        return kept.put(self.home, name, frame, now_us=self._clock.now_us())
-
     def advance(self, name: str, arm: str, *, promoter: GoldPromoter | None = None) -> Decision:
         """Ask the gold promoter about an experiment, and do what it says: give it a larger share, make it gold, or end it. Call
-        it as often as you like: it holds until there is enough. Every decision is recorded with its evidence, holds too."""
-        from mlplat.serve import live
-        from mlplat.serve import outcomes as kept
-        from mlplat.serve.gold_promoter import GoldPromoter
-
-        policy, entry = promoter or GoldPromoter(), self._served(name)
-        member = live.experiment_of(entry, arm)
-        task = self.load(self.metadata.version(name, member.version)).task
-        facts = live.facts_of(
-            entry,
-            arm,
-            pl.DataFrame(self.predictions(name)),
-            kept.read(self.home, name),
-            live_losses(task),
-            alpha=policy.alpha,
-        )
-        decision = policy.decide(facts, now_us=self._clock.now_us())
-        self._act(name, member, decision, policy=GOLD_POLICY, actor="platform")
+        it as often as you like, from several processes: it holds until there is enough. Every decision is recorded with its
+        evidence, holds too; the same one by the same evidence once."""
+        policy = promoter or GoldPromoter()
+        with exclusive(self.home / "locks" / f"advance.{name}"):
+            entry = self._served(name)
+            member = live.experiment_of(entry, arm)
+            facts = live.facts_of(
+                entry,
+                arm,
+                pl.DataFrame(self.predictions(name)),
+                kept.read(self.features, self.home, name),
+                losses_of(self._task(name)),
+                alpha=policy.alpha,
+            )
+            decision = policy.decide(facts, now_us=self._clock.now_us())
+            before = self._decided(name, arm)
+            if before is not None and same(before, decision):
+                decision = before
+            else:
+                self._record(name, member, decision, actor="platform")
+            if isinstance(decision, Act):
+                self._carry_out(name, live.unchanged(self._served(name), member), decision)
         return decision
+
+    @contextmanager
+    def advancing(
+        self,
+        name: str,
+        *,
+        every: str = "1m",
+        promoter: GoldPromoter | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Iterator[Future[None]]:
+        """`advance` every experiment of an endpoint so often, in a thread, as long as the `with` lasts. Each decision is told to
+        `say` (default: standard error). While a store does not answer, that is told, and it goes on. Several of these on one
+        home do no harm.
+
+        What it gives is `done()` before the end only if it failed; the end of the `with` raises that. `NotFound` if the name is
+        not served by a cluster that this process can join."""
+        every_s = duration_us(every) / US_PER_S
+        self._join(name)
+        done = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="mlplat-advance") as pool:
+            running = pool.submit(
+                keep_asking,
+                lambda: self._advanced(name, promoter),
+                every_s=every_s,
+                clock=self._clock,
+                wait=done.wait,
+                say=say or progress_for(self._clock).note,
+            )
+            try:
+                yield running
+            finally:
+                done.set()
+        running.result()
 
     def make_gold(self, name: str, model: TrainedModel | ModelVersion | str, *, who: str, why: str) -> None:
         """Make a version gold by hand, whatever the gold promoter would say. `who` and `why` are recorded."""
@@ -165,7 +192,8 @@ class Endpoints(Models):
         member = self._member(
             "gold", "experiment", version, share=1.0, compute=None if demand is None else demand.to_json()
         )
-        self._act(name, member, decision, policy=GOLD_POLICY, actor=who)
+        self._record(name, member, decision, actor=who)
+        self._carry_out(name, member, decision)
 
     def rollback(self, name: str, *, who: str, why: str) -> None:
         """The version that was gold before is gold again, in an instant: it was kept ready. Recorded as `make_gold`."""
@@ -212,28 +240,6 @@ class Endpoints(Models):
         from mlplat.serve._ray import undeploy
 
         undeploy(self.home, name)
-
-    def predictions(self, name: str) -> pa.Table:
-        """The prediction log of an endpoint up to now, in order of arrival."""
-        if self._session is not None:
-            from mlplat.serve._ray import flush_log
-
-            flush_log()
-        return read_log(self.home, name)
-
-    def parity(self, name: str) -> Parity:
-        """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
-        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
-        """
-        table = self.predictions(name)
-        log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
-        parts = []
-        for (version,), rows in log.group_by("version", maintain_order=True):
-            model = self.metadata.version(name, int(str(version)))
-            signature = self.load(model).signature
-            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
-            parts.append(parity.compare(rows, batch, signature))
-        return parity.merged(parts)
 
     def _beside(
         self,
@@ -286,21 +292,43 @@ class Endpoints(Models):
             raise NotFound(f"{name!r} is not served: platform.serve({name!r}) first")
         return found
 
-    def _act(self, name: str, member: Member, decision: Decision, *, policy: str, actor: str) -> None:
-        """Write it down, then do it."""
-        action = decision.evidence.get("action") if isinstance(decision, Act) else None
-        aliases = ["gold"] if action == "gold" else []
-        details = {"version": member.version, "arm": member.name, "aliases": aliases}
+    def _join(self, name: str) -> None:
+        """Open what a thread needs, here: what a thread opens may end with it."""
+        entry = self._served(name)
+        if not alive(entry.url):  # a cluster is not started for that
+            raise NotFound(f"{name!r} is not served now: {entry.url} does not answer. platform.serve({name!r}) first")
+        _ = self.features, self.metadata, self.session
+        from mlplat.serve._ray import check_served
+
+        check_served(entry)
+
+    def _advanced(self, name: str, promoter: GoldPromoter | None) -> Iterator[tuple[str, Decision]]:
+        for member in self._served(name).others:
+            if member.role == "experiment":
+                yield member.name, self.advance(name, member.name, promoter=promoter)
+
+    def _decided(self, name: str, arm: str) -> Decision | None:
+        """What was decided last about an experiment."""
+        entries = reversed(self.metadata.decisions(name))
+        return next((e.decision for e in entries if e.policy == GOLD_POLICY and e.details.get("arm") == arm), None)
+
+    def _record(self, name: str, member: Member, decision: Decision, *, actor: str) -> None:
+        """It is written down before it is done."""
+        aliases = ["gold"] if _action(decision) == "gold" else []
         self.metadata.record(
             LedgerEntry(
                 at_us=self._clock.now_us(),
-                policy=policy,
+                policy=GOLD_POLICY,
                 subject=name,
                 decision=decision,
                 actor=actor,
-                details=details,
+                details={"version": member.version, "arm": member.name, "aliases": aliases},
             )
         )
+
+    def _carry_out(self, name: str, member: Member, decision: Decision) -> None:
+        """Twice does what once does."""
+        action = _action(decision)
         if action is None:
             return
         session = self.session
@@ -311,17 +339,16 @@ class Endpoints(Models):
             if name in state.read(self.home):
                 change(session, self.home, name, lambda entry: entry.with_gold(replace(member, role="kept")))
         elif action == "end":
-            change(session, self.home, name, lambda entry: entry.without(member.name))
+            change(session, self.home, name, lambda entry: entry.without(live.unchanged(entry, member).name))
         else:
             share = float(decision.evidence["next_share"] or 0.0)
-            change(session, self.home, name, lambda entry: entry.with_member(replace(member, share=share)))
+            change(
+                session,
+                self.home,
+                name,
+                lambda entry: entry.with_member(replace(live.unchanged(entry, member), share=share)),
+            )
 
 
-def live_losses(task: Task) -> Callable[[pl.DataFrame, Any], Any]:
-    """Of rows of the log. `NotYetAvailable` for classes."""
-    from mlplat.train import judged
-
-    if task.kind == "multiclass":
-        raise NotYetAvailable("outcomes of classes are not judged yet: those of probabilities and of numbers are")
-    column = f"output.{task.fields()[0].name}"
-    return lambda rows, values: judged.losses(task, values, rows[column].to_numpy())
+def _action(decision: Decision) -> str | None:
+    return str(decision.evidence["action"]) if isinstance(decision, Act) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 INPUT_ERRORS = (InvalidInput, NotFound, Refused, NotYetAvailable)
 INTERRUPTED = 130
+LISTEN_S = 0.5
 
 app = typer.Typer(
     help="mlplat: a machine-learning platform that is a Python library.",
@@ -125,6 +128,26 @@ def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
     else:
         typer.echo(str(found))
     raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+def advance(
+    name: Endpoint,
+    every: Annotated[str, typer.Option(help="How often to ask, as in 30s or 5m.")] = "1m",
+    home: Home = None,
+) -> None:
+    """Carry the experiments of an endpoint on by what really happens, until Ctrl-C or SIGTERM: shares, gold, or their end.
+
+    Its cluster must be one that this process can join: MLPLAT_RAY, or that of a script that stays by platform.keep().
+    """
+    ended: list[int] = []
+    with _opened(home) as platform, platform.advancing(name, every=every, say=typer.echo) as loop:
+        for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray takes SIGTERM as it is joined
+            signal.signal(number, lambda received, _: ended.append(received))
+        typer.echo(f"asking every {every}")
+        never = threading.Event()
+        while not ended and not loop.done():
+            never.wait(LISTEN_S)
 
 
 @token.command("create")

@@ -14,6 +14,8 @@ from mlplat.features.ingestion import Ingestion
 from mlplat.features.operations import Operation, Operations
 from mlplat.features.producers import ProducerChange, Producers
 from mlplat.features.registry import Registry, ViewVersion
+from mlplat.features.tables import BATCH, ID
+from mlplat.features.view_rows import ViewRows
 from mlplat.model.signature import FeatureRef
 
 
@@ -26,6 +28,7 @@ class Overview:
     _operations: Operations
     _ingestion: Ingestion
     _producers: Producers
+    _rows: ViewRows
 
     def operations(self) -> list[Operation]:
         """One for each view version that was ever applied or backfilled here."""
@@ -77,6 +80,17 @@ class Overview:
     def dataset(self, source: Source | str) -> DataSet:
         """What the table of a source holds: rows, bytes, columns, times, versions."""
         return self._datasets.describe(source if isinstance(source, str) else source.name)
+
+    def events(self, source: Source | str) -> pl.DataFrame:
+        """The rows of a source in order of event time, pushed ones too; an empty frame while it has none."""
+        found = self._registry.source(source) if isinstance(source, str) else self._registered(source)
+        self._ingestion.flush()
+        rows = self._rows.source_table(found).read()
+        return rows.sort(found.time, BATCH).drop(ID, BATCH) if rows.width else rows
+
+    def columns(self, source: Source) -> list[str]:
+        """Those that the table of a source has; none while there is no table."""
+        return list(self._rows.source_table(source).schema() or ())
 
     def producers(self, source: Source) -> list[ProducerChange]:
         """Who asked to feed a source, and what was decided, oldest first. The last one accepted feeds it."""

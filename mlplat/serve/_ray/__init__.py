@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from mlplat.serve._ray.control import change, deploy, flush_log, undeploy
+from mlplat.serve._ray.control import change, check_served, deploy, flush_log, undeploy
 
-__all__ = ["change", "deploy", "flush_log", "undeploy"]
+__all__ = ["change", "check_served", "deploy", "flush_log", "undeploy"]

@@ -20,6 +20,7 @@ from mlplat._ray.flags import has_haproxy
 from mlplat._ray.session import Session
 from mlplat.clock import Clock, SystemClock
 from mlplat.errors import Conflict, MlplatError, NotFound, Unavailable
+from mlplat.metadata.lock import exclusive
 from mlplat.model import artifact
 from mlplat.serve import state
 from mlplat.serve._ray import backbones
@@ -66,12 +67,19 @@ def deploy(
     return Endpoint(name=name, url=url, version=entry.version)
 
 
+def check_served(entry: Entry) -> None:
+    """`NotFound` if an entry is not served by the cluster of this process."""
+    if entry.cluster != _cluster_id() or not _running():
+        raise NotFound(f"{entry.name!r} is not served by this cluster: serve it first")
+
+
 def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entry]) -> Entry:
     """Another table for a name that is served. `NotFound` if it is not served by this cluster."""
 
     def changed(before: Entry | None) -> Entry:
-        if before is None or before.cluster != _cluster_id() or not _running():
-            raise NotFound(f"{name!r} is not served by this cluster: serve it first")
+        if before is None:
+            raise NotFound(f"{name!r} is not served: serve it first")
+        check_served(before)
         return make(before)
 
     return _apply(session, home, name, changed, None)
@@ -80,7 +88,15 @@ def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entr
 def _apply(
     session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
 ) -> Entry:
-    """Backbones first, then the record, then the ingress: nobody is asked before it is warm."""
+    """Backbones first, then the record, then the ingress: nobody is asked before it is warm. Who changes a name waits for others
+    that do."""
+    with exclusive(home / "locks" / f"serve.{name}"):
+        return _apply_alone(session, home, name, make, online)
+
+
+def _apply_alone(
+    session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
+) -> Entry:
     before = state.read(home).get(name)
     after = make(before)
     after.table()
@@ -135,11 +151,14 @@ def undeploy(home: Path, name: str) -> None:
 
 def flush_log() -> dict[str, int]:
     """Make the prediction log complete up to now: rows "appended", "written" and "dropped" since the replica
-    started.
+    started. `Unavailable` while no replica answers.
     """
-    if not _running():
-        return {"appended": 0, "written": 0, "dropped": 0}
-    counters: dict[str, int] = _handle().flush_log.remote().result(timeout_s=READY_S)
+    try:
+        if not _running():
+            return {"appended": 0, "written": 0, "dropped": 0}
+        counters: dict[str, int] = _handle().flush_log.remote().result(timeout_s=READY_S)
+    except Exception as error:  # noqa: BLE001 - whatever Ray says of a replica that is away, it may be back soon
+        raise Unavailable(f"the prediction log is not complete now: {_plain(error, APPLICATION)}") from None
     return counters
 
 
@@ -240,4 +259,5 @@ def _plain(error: Exception, name: str) -> Exception:
     cause = getattr(error, "cause", error)
     if isinstance(cause, MlplatError):
         return cause
-    return Unavailable(f"serving {name!r} failed: {str(error).strip().splitlines()[-1]}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return Unavailable(f"serving {name!r} failed: {lines[-1]}")
