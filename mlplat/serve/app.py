@@ -263,5 +263,5 @@ def _failure(error: Exception, scope: Scope) -> HttpError:
     return HttpError(500, "internal", "mlplat has a bug here; its log has the details")
 
 
-async def _answered(send: Send, answer: bytes, request_id: str) -> None:
-    await send_json(send, 200, answer, [(b"x-request-id", request_id.encode())])
+def _answered(send: Send, answer: bytes, request_id: str) -> Awaitable[None]:
+    return send_json(send, 200, answer, [(b"x-request-id", request_id.encode())])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -16,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 30.0
 _JSON = (b"content-type", b"application/json")
+_TEXT = b"text/plain; charset=utf-8"
 _CLOSE = (b"connection", b"close")
 
 
@@ -61,13 +63,43 @@ class Disconnected(Exception):
 async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES, seconds: float = BODY_S) -> bytes:
     """The whole body. `HttpError` 413 as soon as it is, or says it will be, longer than the limit, 408 for one that
     takes longer than `seconds`."""
-    _check_length(dict(scope["headers"]).get(b"content-length"), limit)
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            _check_length(value, limit)
+    reading = _all(receive, limit)
+    try:
+        waits_for = reading.send(None)
+    except StopIteration as done:  # it is all there, as most are: a timer would cost more than the reading
+        whole: bytes = done.value
+        return whole
     try:
         async with asyncio.timeout(seconds):
-            return await _all(receive, limit)
+            return await _Begun(reading, waits_for)
     except TimeoutError:
         message = f"the body did not come within {seconds:g} seconds"
         raise HttpError(408, "too_slow", message, headers=[_CLOSE]) from None
+
+
+class _Begun:
+    """A coroutine that was begun by hand, from where it waits for the first time."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, bytes], waits_for: Any) -> None:
+        self._coroutine, self._waits_for = coroutine, waits_for
+
+    def __await__(self) -> Generator[Any, Any, bytes]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's, and what it does not catch comes out of it
+                step = partial(self._coroutine.throw, error)
+            else:
+                step = partial(self._coroutine.send, sent)
+            try:
+                waits_for = step()
+            except StopIteration as done:
+                whole: bytes = done.value
+                return whole
 
 
 async def _all(receive: Receive, limit: int) -> bytes:
@@ -86,12 +118,12 @@ async def _all(receive: Receive, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    await _send(send, status, body, [_JSON, *headers])
+def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> Awaitable[None]:
+    return _send(send, status, body, [_JSON, *headers])
 
 
-async def send_text(send: Send, status: int, text: bytes, content_type: bytes = b"text/plain; charset=utf-8") -> None:
-    await _send(send, status, text, [(b"content-type", content_type)])
+def send_text(send: Send, status: int, text: bytes, content_type: bytes = _TEXT) -> Awaitable[None]:
+    return _send(send, status, text, [(b"content-type", content_type)])
 
 
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -110,8 +142,8 @@ def check_content_type(scope: Scope) -> None:
             raise HttpError(415, "unsupported_encoding", "content-encoding: send the body as it is, not compressed")
 
 
-def _check_length(header: bytes | None, limit: int) -> None:
-    if header is not None and header.isdigit() and int(header[:20]) > limit:
+def _check_length(header: bytes, limit: int) -> None:
+    if header.isdigit() and int(header[:20]) > limit:
         raise _too_large(limit)
 
 
