@@ -57,7 +57,11 @@ class Answerer:
         started_s, received_us = self.clock.elapsed_s(), self.clock.now_us()
         request = served.parser.parse(body, now_us=received_us)
         units = _units(served, request, request_id)
-        parts = await self._parts(served, request, units, request_id)
+        sole = served.sole if request.rows == 1 else None
+        if sole is not None and not served.gold.remote:  # nothing to decide, and nobody to wait for
+            parts = [await self.part(served.gold, sole, request)]
+        else:
+            parts = await self._parts(served, request, units, request_id)
         own_id = self.new_id()
         ids = [f"{own_id}-{i}" for i in range(request.rows)]
         answer = _render(served.name, request_id, ids, parts)
@@ -96,11 +100,6 @@ class Answerer:
         )
 
     async def _parts(self, served: Served, request: Request, units: Sequence[str], request_id: str) -> list[Part]:
-        if served.sole is not None and request.rows == 1:
-            only = await self._tried(served, served.sole, request)
-            if isinstance(only, Part):
-                return [only]
-            raise only[1]
         dispatch = Dispatch(served.table, units)
         parts: list[Part] = []
         instructions, error = dispatch.begin(), None
