@@ -14,7 +14,7 @@ import pyarrow as pa
 from mlplat.features.description import Description
 from mlplat.model import artifact
 from mlplat.model.task import Task
-from mlplat.models import Models
+from mlplat.scores import Scores
 from mlplat.serve import live, parity, state
 from mlplat.serve import outcomes as kept
 from mlplat.serve.sources import land, landed, of_arm, predictions_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlplat.serve.parity import Parity
 
 
-class Feedback(Models):
+class Feedback(Scores):
     """A part of `Platform`, which has the stores and Ray."""
 
     _session: Session | None
@@ -61,7 +61,7 @@ class Feedback(Models):
         for (version,), rows in log.group_by("version", maintain_order=True):
             model = self.metadata.version(name, int(str(version)))
             signature = self.load(model).signature
-            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
+            batch = self._predicted(model, parity.asked(rows, signature), time=parity.ASKED_AT)
             parts.append(parity.compare(rows, batch, signature))
         return parity.merged(parts)
 

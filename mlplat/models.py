@@ -13,10 +13,10 @@ from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, Refused, unknown
 from mlplat.features.definitions import duration_us
 from mlplat.features.store import FeatureStore
-from mlplat.features.transform import POLARS_TYPES
 from mlplat.metadata.port import Goal, Metadata, ModelVersion
 from mlplat.model import artifact
 from mlplat.model.model import Model
+from mlplat.serve.batch import outputs
 from mlplat.train import TrainedModel, judged
 from mlplat.train.collect import Collected, collect
 from mlplat.train.history import GoldPeriod, Lineage, gold_history, leaderboard, lineage_of
@@ -74,18 +74,11 @@ class Models(ABC):
         export_onnx(self.load(model), target)
         return target
 
-    def predict(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
-        """Predict in batch: the rows with the features that the model pins, as they were known at `time`, and the outputs.
-
-        The same numbers as online, to 1e-6. `model` may be a name; then it is the gold one.
-        """
+    def _predicted(self, model: TrainedModel | ModelVersion | str, rows: Any, *, time: str) -> pl.DataFrame:
+        """Rows in memory with the features that the model pins, as they were known at `time`, and the outputs."""
         loaded = self.load(model)
         joined = self.features.join(rows, loaded.signature.features, time=time)
-        outputs = loaded.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        types = {
-            field.name: POLARS_TYPES[field.dtype] for field in loaded.signature.outputs
-        }  # also where there are no rows
-        return joined.with_columns(pl.Series(name, outputs[name], dtype=dtype) for name, dtype in types.items())
+        return joined.with_columns(outputs(loaded, joined))
 
     def evaluate(
         self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
@@ -93,7 +86,7 @@ class Models(ABC):
         """The metrics of a model's task on labelled rows, and how many `rows` there are. `InvalidInput` for a label that is not
         of its task."""
         task = self.load(model).task
-        predicted = self.predict(model, labels, time=time)
+        predicted = self._predicted(model, labels, time=time)
         truth = encoded_labels(predicted.select(label).to_arrow(compat_level=pl.CompatLevel.oldest()), label, task)
         answers = {field.name: predicted[field.name].to_numpy() for field in task.fields()}
         metrics = judged.metrics(task, truth.astype(float), judged.predictions(task, answers))

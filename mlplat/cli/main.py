@@ -117,6 +117,31 @@ def export(
 
 
 @app.command()
+def predict(
+    model: Model,
+    data: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The path or URL of Parquet or CSV: a file, a folder, a pattern.")
+    ],
+    to: Annotated[str, typer.Option(help="The folder or URL for the answers; those that are there are replaced.")],
+    time: Annotated[
+        str | None, typer.Option(help="The column with the moment of each row.", show_default="now")
+    ] = None,
+    compute: Annotated[
+        str | None, typer.Option(help='What to use of the cluster, as in "cpu:4".', show_default="all cores")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Predict for every row of INPUT, and write the answers as Parquet, wholly or not at all."""
+    with _opened(home) as platform:
+        done = platform.predict(model, data, to=to, time=time, compute=compute)
+    if json:
+        _say_json(asdict(done))
+    else:
+        typer.echo(f"{done.rows:,} rows answered by {done.model}@{done.version} are in {done.to}")
+
+
+@app.command()
 def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
     """Train a model again from its record and compare the weights. 0 if they are the same to the bit, else 1."""
     with _opened(home) as platform:

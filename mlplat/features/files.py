@@ -43,8 +43,17 @@ def read_files(where: str, rows: int) -> Iterator[pl.DataFrame]:
         raise InvalidInput(f"{where!r} cannot be read: {error}") from None
 
 
+def parquet(where: str) -> ds.Dataset | None:
+    """The Parquet files at `where`, in order of their names, as one data set; None if they are CSV. Raises `InvalidInput`."""
+    try:
+        found = _find(where)
+        return None if found.paths[0].endswith(_CSV) else _dataset(found, _schema(_dataset(found, None)))
+    except (pa.ArrowException, OSError, ImportError, ValueError) as error:
+        raise InvalidInput(f"{where!r} cannot be read: {error}") from None
+
+
 def _find(where: str) -> _Files:
-    system, path = _system(where)
+    system, path = file_system(where)
     whole, base = PurePosixPath(path), path
     if globbed := re.search(r"[*?\[]", path):
         base = path[: globbed.start()].rpartition("/")[0] or ("/" if path.startswith("/") else ".")
@@ -91,7 +100,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(made + re.escape(text[at:]))
 
 
-def _system(where: str) -> tuple[pafs.FileSystem, str]:
+def file_system(where: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a path or URL, and the path there."""
     scheme, _, rest = where.rpartition("://")
     if not scheme or scheme == "file":
@@ -112,15 +121,19 @@ def _system(where: str) -> tuple[pafs.FileSystem, str]:
 
 def _parquet(found: _Files, rows: int) -> Iterator[pl.DataFrame]:
     """A column that a file lacks is null there; whole numbers and floats together are floats."""
-    first = _dataset(found, None)
-    schemas = [first.schema, *(fragment.physical_schema for fragment in first.get_fragments())]
-    schema = pa.unify_schemas(schemas, promote_options="permissive")
+    schema = _schema(_dataset(found, None))
     batches = _dataset(found, schema).to_batches(batch_size=rows, fragment_readahead=1, batch_readahead=2)
     yield pl.DataFrame(schema.empty_table())
     for batch in batches:
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         yield frame
+
+
+def _schema(found: ds.Dataset) -> pa.Schema:
+    """Of all its files together."""
+    schemas = [found.schema, *(fragment.physical_schema for fragment in found.get_fragments())]
+    return pa.unify_schemas(schemas, promote_options="permissive")
 
 
 def _dataset(found: _Files, schema: pa.Schema | None) -> ds.Dataset:

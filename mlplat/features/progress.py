@@ -13,7 +13,7 @@ from mlplat.clock import Clock
 
 LINE_EVERY_S = 10.0
 BAR_AFTER_S = 1.0
-_DOING = {"rows": "making rows", "online": "bringing rows online"}
+_DOING = {"rows": "making rows", "online": "bringing rows online", "predict": "predicting"}
 
 
 class Shown:

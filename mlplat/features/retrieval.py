@@ -15,9 +15,11 @@ from mlplat.features import labels as labelled
 from mlplat.features import offline, parity
 from mlplat.features.asof import NEVER_US
 from mlplat.features.bucket_join import Joiner
+from mlplat.features.bucket_tasks import Rows
 from mlplat.features.buckets import limit_bytes, made_bytes
 from mlplat.features.definitions import AT, AnyView, Derived, View
 from mlplat.features.derived_views import DerivedViews, Stored
+from mlplat.features.pinned import Pins
 from mlplat.features.pool import Pool
 from mlplat.features.push import to_us
 from mlplat.features.registry import Registry
@@ -78,6 +80,17 @@ class Retrieval:
         joined = self.join(rows, views, time=time, known=known, memory=memory)
         roles = labelled.Roles.of(joined, name, [view.ref for view in views], label, time, request)
         return labelled.write(self.home / "training_sets" / name, joined, roles, versions)
+
+    def pin(self, views: Sequence[AnyView]) -> Pins:
+        tables = {view.version: (view, self.rows.table_of(view)) for view in self.made_of(views)}
+        return Pins(
+            home=self.home,
+            views=tuple(views),
+            rows={
+                version: Rows.of(view, table) if table.version() >= 0 else None
+                for version, (view, table) in tables.items()
+            },
+        )
 
     def made_of(self, views: Sequence[AnyView]) -> list[View]:
         """The stored views that these are made of, and themselves where they are stored."""

@@ -27,6 +27,7 @@ from mlplat.features.flusher import Flusher
 from mlplat.features.ingestion import Ingested, Ingestion, NewColumns, OnBad
 from mlplat.features.operations import Operation, Operations
 from mlplat.features.overview import Overview, name_of
+from mlplat.features.pinned import Pins
 from mlplat.features.plans import AnyPlan
 from mlplat.features.pool import Pool
 from mlplat.features.producers import ProducerChange, Producers, consider
@@ -195,6 +196,11 @@ class FeatureStore(Overview):
         self._ingestion.flush()
         rows = labelled.with_time(labelled.to_polars(frame), time)
         return self._retrieval.join(rows, [self._resolve(v) for v in views], time=time, known=known, memory=memory)
+
+    def pin(self, views: Sequence[AnyView | FeatureRef | str]) -> Pins:
+        """These views over the tables as they are now, for `PinnedJoin`s of any process: what comes later, they do not see."""
+        self._ingestion.flush()
+        return self._retrieval.pin([self._resolve(view) for view in views])
 
     def training_set(
         self,

@@ -6,21 +6,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 import polars as pl
 import pyarrow as pa
-import ray
 import ray.cloudpickle as cloudpickle
 import ray.exceptions
 
+from mlplat._ray.data import NUMBER, Halted, stream
 from mlplat.errors import Unavailable
 from mlplat.features._ray.buckets import run_on_ray
 from mlplat.features._ray.online_actors import OnlineActors, frame_of, refuse_error
-from mlplat.features._ray.worker import CHUNK, ChunkWorker
+from mlplat.features._ray.worker import ChunkWorker
 from mlplat.features.bucket_tasks import Task
 from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.pool import BATCH_TIMEOUT_S, Stopped
 from mlplat.features.tables import BATCH, ID
 
-POLL_S = 0.5
 DEATHS = 2
 """So many runs in a row that end with a dead worker before they made anything are no accident."""
 
@@ -38,12 +37,14 @@ class RayPool:
         at = deaths = 0
         end = len(reader.chunks)
         while at < end:
-            tables = _stream(packed, view.actors, range(at, end), stopped)
+            tables = stream(
+                ChunkWorker, packed, range(at, end), actors=view.actors, stopped=stopped, options={"num_cpus": 1}
+            )
             try:
-                for rows in _whole_chunks(tables, at, end):
+                for rows in _whole_chunks(map(_good, tables), at, end):
                     deaths, at = 0, at + 1
                     yield rows
-            except _Halted:
+            except Halted:
                 return
             except ray.exceptions.RayError as error:
                 deaths += 1
@@ -64,65 +65,14 @@ class RayPool:
         self._online.close()
 
 
-class _Halted(Exception):  # no error: it unwinds what runs
-    pass
-
-
 def _packed(view: View, reader: ChunkReader) -> bytes:
     packed: bytes = cloudpickle.dumps((view, view.timeout_s or BATCH_TIMEOUT_S, reader))
     return packed
 
 
-def _stream(packed: bytes, actors: tuple[int, int], chunks: range, stopped: Stopped) -> Generator[pa.Table, None, None]:
-    """The actors' answers of these chunks, in order; `_Halted` once `stopped()`. However it ends, its actors end.
-
-    The pipeline is driven from a task: Ray Data talks on the terminal of its driver whatever it is told. And the task can
-    be killed whole, with an actor that hangs in the user's code.
-    """
-    answers = (
-        ray.remote(num_cpus=0, max_retries=0)(_pipeline).options(num_returns="streaming").remote(packed, actors, chunks)
-    )
-    ended = False
-    try:
-        while True:
-            if stopped():
-                raise _Halted
-            ready, _ = ray.wait([answers], timeout=POLL_S)
-            if not ready:
-                continue
-            ref = next(answers, None)
-            if ref is None:
-                ended = True
-                return
-            table = ray.get(ref)
-            refuse_error(table)
-            yield table
-    finally:
-        if not ended:
-            ray.cancel(answers, force=True)
-
-
-def _pipeline(packed: bytes, actors: tuple[int, int], chunks: range) -> Generator[pa.Table, None, None]:
-    """No runtime environment for the actors: with one no waiting worker process fits, and new ones take 4 s to start."""
-    import ray.data
-
-    blocks = [pa.table({CHUNK: pa.array([number], pa.int32())}) for number in chunks]
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
-    made = ray.data.from_arrow(blocks).map_batches(
-        ChunkWorker,
-        fn_constructor_args=(packed,),
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
-        num_cpus=1,
-        max_restarts=-1,
-        max_task_retries=1,
-    )
-    for bundle in made.iter_internal_ref_bundles():
-        for ref in bundle.block_refs:
-            yield pa.table(ray.get(ref))
+def _good(table: pa.Table) -> pa.Table:
+    refuse_error(table)
+    return table
 
 
 def _whole_chunks(tables: Iterable[pa.Table], first: int, end: int) -> Generator[pl.DataFrame, None, None]:
@@ -131,10 +81,10 @@ def _whole_chunks(tables: Iterable[pa.Table], first: int, end: int) -> Generator
     at, parts = first, list[pl.DataFrame]()
     for table in tables:
         part = frame_of(table)
-        while at < part[CHUNK][0]:
+        while at < part[NUMBER][0]:
             yield pl.concat(parts) if parts else pl.DataFrame()
             at, parts = at + 1, []
-        parts.append(part.drop(CHUNK))
+        parts.append(part.drop(NUMBER))
     for _ in range(at, end):
         yield pl.concat(parts) if parts else pl.DataFrame()
         parts = []

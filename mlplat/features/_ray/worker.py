@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import ray.cloudpickle as cloudpickle
 
+from mlplat._ray.data import NUMBER
 from mlplat._ray.niceness import in_background
 from mlplat.config import set_environment
 from mlplat.errors import UserCodeError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-ERROR, CHUNK = "_error", "_chunk"
+ERROR = "_error"
 THREADS = 1
 LINGER_S = 5
 """How long the process of a call that hangs may take to give its answer."""
@@ -67,7 +68,7 @@ class ChunkWorker(Worker):
     def __call__(self, numbers: pa.Table) -> pa.Table:
         import pyarrow as pa
 
-        made = [self._chunk(number) for number in numbers[CHUNK].to_pylist()]
+        made = [self._chunk(number) for number in numbers[NUMBER].to_pylist()]
         return made[0] if len(made) == 1 else pa.concat_tables(made, promote_options="default")
 
     def _chunk(self, number: int) -> pa.Table:
@@ -75,7 +76,7 @@ class ChunkWorker(Worker):
 
         rows = self.reader.read(number)
         made = self.make(to_arrow(rows)) if rows.height else pa.table({})
-        return made.append_column(CHUNK, pa.array([number] * made.num_rows, pa.int32()))
+        return made.append_column(NUMBER, pa.array([number] * made.num_rows, pa.int32()))
 
 
 class OnlineWorker(Worker):

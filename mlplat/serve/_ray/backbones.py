@@ -47,7 +47,7 @@ def start(name: str, member: Member, *, owned: bool) -> None:
     waiting for ever."""
     assert member.compute is not None
     demand = Demand.parse(member.compute)
-    options: dict[str, Any] = {"ray_actor_options": _resources(demand, owned=owned)}
+    options: dict[str, Any] = {"ray_actor_options": resources(demand, owned=owned)}
     if demand.least < demand.count:
         options["autoscaling_config"] = {
             "min_replicas": demand.least,
@@ -85,7 +85,8 @@ def _calling(app: str) -> Callable[[Columns, int], Any]:
     return call
 
 
-def _resources(demand: Demand, *, owned: bool) -> dict[str, Any]:
+def resources(demand: Demand, *, owned: bool) -> dict[str, Any]:
+    """What a process of it asks Ray for; `owned`: no core."""
     wanted = dict(demand.resources)
     cpus, gpus = wanted.pop("CPU", 0.0), wanted.pop("GPU", 0.0)
     options: dict[str, Any] = {"num_cpus": 0.0 if owned else cpus, "num_gpus": gpus}
