@@ -57,7 +57,7 @@ class PinnedJoin:
             return _joined(frame, view, time, offline.empty_rows(view, {key: frame.schema[key] for key in view.keys}))
         if self._fits(rows, frame.height):
             return _joined(frame, view, time, self._kept[view.version])
-        labels = frame.select(dict.fromkeys([*view.keys, time]))
+        labels = frame.select(list(dict.fromkeys([*view.keys, time])))
         plan = plan_for(
             view,
             self._sizes[view.version],

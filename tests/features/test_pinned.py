@@ -35,7 +35,7 @@ class stars:
     share: float
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
-        return rows.select(share=pl.col("stars") / 5)
+        return rows.select(share=pl.col("stars") / 4)
 
 
 @F.view(empty)

@@ -61,6 +61,7 @@ def table(rows: int = ROWS) -> pl.DataFrame:
             "shop": [f"s{i % 50}" for i in range(rows)],
             "at": [START + timedelta(minutes=10 * i) for i in range(rows)],
             "price": [float(i * 31 % 17) for i in range(rows)],
+            "asked": [START + timedelta(minutes=10 * ROWS, seconds=30 * i) for i in range(rows)],
             "size": size,
             "note": [None if i % 3 else "x" for i in range(rows)],
             "sold": (np.random.default_rng(8).random(rows) < 1 / (1 + np.exp(-2 * size))).astype(int),
@@ -99,8 +100,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_are_answered_on_the_cluster_as_a_table_is_in_this_process_and_as_the_endpoint_does(
     platform: mlplat.Platform, folder: Path, tmp_path: Path
 ) -> None:
-    here = platform.predict("sold", table(), time="at", compute="cpu:0")
-    written = platform.predict("sold", folder, time="at", to=tmp_path / "scores")
+    here = platform.predict("sold", table(), time="asked", compute="cpu:0")
+    written = platform.predict("sold", folder, time="asked", to=tmp_path / "scores")
     assert isinstance(written, Predicted)
     assert (written.rows, written.files, written.version) == (ROWS, 8, 1)
     found = pl.read_parquet(tmp_path / "scores" / "*.parquet")
@@ -112,7 +113,7 @@ def test_files_are_answered_on_the_cluster_as_a_table_is_in_this_process_and_as_
     try:
         for row in found.sample(40, seed=3).iter_rows(named=True):
             asked = {name: row[name] for name in ("shop", "size", "note")}
-            (online,) = endpoint.predict([asked], at=row["at"])
+            (online,) = endpoint.predict([asked], at=row["asked"])
             assert online.outputs["probability"] == pytest.approx(row["probability"], abs=1e-6)
             assert online.digest == row["model_digest"]
         assert platform.parity("sold")

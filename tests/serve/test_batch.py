@@ -50,7 +50,7 @@ ASKED = pl.DataFrame(
         "shop": [None if i % 13 == 0 else f"shop{i % 6}" for i in range(120)],
         "price": [float(i * 31 % 17) for i in range(120)],
         "size": [None if i % 7 == 0 else i / 9 for i in range(120)],
-        "at": [after(97 * i) for i in range(120)],
+        "at": [after(18_000 + 29 * i) for i in range(120)],
     }
 )
 
@@ -61,7 +61,7 @@ def make_model() -> Model:
     from mlplat.model.build import build, read_weights
 
     names = [field.name for field in SIGNATURE.inputs()]
-    values = np.random.default_rng(5).normal(3.0, 5.0, size=(len(names), 50))
+    values = np.random.default_rng(5).normal(3.0, 5.0, size=(len(names), 50)).round()
     encoding = InputEncoding.fit(pa.table(dict(zip(names, values, strict=True))), SIGNATURE.inputs())
     torch.manual_seed(5)
     weights = read_weights(build(mlp((8,)), encoding))
