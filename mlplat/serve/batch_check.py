@@ -13,7 +13,7 @@ from mlplat.features.transform import POLARS_TYPES
 from mlplat.features.validate import normal
 from mlplat.model.signature import DType, Signature
 
-AT = "_at"
+AT = "_asked_at"
 _WANTED: Mapping[DType, str] = {
     "float64": "a number",
     "int64": "an integer",

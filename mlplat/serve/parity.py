@@ -11,7 +11,7 @@ from mlplat.features.parity import differing_rows
 from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.serve.log import asked_column
 
-ASKED_AT = "_at"
+ASKED_AT = "_asked_at"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplat import features as F
@@ -81,7 +81,7 @@ ASKED = pl.DataFrame(
     {
         "shop": [None if i % 13 == 0 else f"shop{i % 6}" for i in range(200)],
         "price": [float(i) for i in range(200)],
-        "_at": [after(97 * i) for i in range(200)],
+        "asked_at": [after(97 * i) for i in range(200)],
     }
 )
 VIEWS = (lately, stars, nothing, odd)
@@ -102,19 +102,26 @@ def same(found: pl.DataFrame, wanted: pl.DataFrame) -> bool:
     return found.columns == wanted.columns and not differing_rows(found, wanted, REFS)
 
 
+@pytest.fixture(scope="module")
+def join(store: FeatureStore) -> PinnedJoin:
+    return PinnedJoin(pickle.loads(pickle.dumps(store.pin(REFS))), memory=pinned.LEAST_BYTES)
+
+
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, ASKED.height), max_size=4))
-def test_any_cut_into_blocks_gives_the_features_of_one_join(store: FeatureStore, cuts: list[int]) -> None:
-    join = PinnedJoin(pickle.loads(pickle.dumps(store.pin(REFS))), memory=pinned.LEAST_BYTES)
+def test_any_cut_into_blocks_gives_the_features_of_one_join(
+    store: FeatureStore, join: PinnedJoin, cuts: list[int]
+) -> None:
     ends = [0, *sorted(cuts), ASKED.height]
-    blocks = [join(ASKED[a:b], time="_at") for a, b in pairwise(ends)]
-    assert same(pl.concat(blocks), store.join(ASKED, REFS, time="_at"))
+    blocks = [join(ASKED[a:b], time="asked_at") for a, b in pairwise(ends)]
+    assert same(pl.concat(blocks), store.join(ASKED, REFS, time="asked_at"))
 
 
 def test_views_that_do_not_fit_are_joined_in_buckets(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pinned, "fits", lambda size, *, made, limit: False)
     join = PinnedJoin(store.pin(REFS), memory=0)
     assert same(
-        pl.concat([join(ASKED[:70], time="_at"), join(ASKED[70:], time="_at")]), store.join(ASKED, REFS, time="_at")
+        pl.concat([join(ASKED[:70], time="asked_at"), join(ASKED[70:], time="asked_at")]), store.join(ASKED, REFS, time="asked_at")
     )
 
 
@@ -122,10 +129,10 @@ def test_what_comes_after_the_pin_is_not_seen(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.ingest(sales, sold(100))
     store.apply(lately)
-    before = store.join(ASKED, [lately], time="_at")
+    before = store.join(ASKED, [lately], time="asked_at")
     pins = store.pin([lately.ref])
     store.ingest(sales, sold(100, first=100).with_columns(pl.lit("shop1").alias("shop")))
     join = PinnedJoin(pins, memory=0)
-    assert join(ASKED, time="_at").equals(before)
-    assert not store.join(ASKED, [lately], time="_at").equals(before)
+    assert join(ASKED, time="asked_at").equals(before)
+    assert not store.join(ASKED, [lately], time="asked_at").equals(before)
     store.close()

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplat import features as F
@@ -100,6 +100,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     store.close()
 
 
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, ASKED.height), max_size=6))
 def test_any_cut_into_blocks_gives_what_one_call_of_the_model_gives(rig: Rig, cuts: list[int]) -> None:
     ends, scorer = [0, *sorted(cuts), ASKED.height], rig.scorer
