@@ -107,31 +107,31 @@ class Scores(Models):
             data, time = data.table(), time or data.time
         if isinstance(data, str | Path) and "://" not in str(data):
             data = str(Path(data).expanduser().absolute())  # other processes stand elsewhere
+        loaded = self.load(version)
         with ExitStack() as stack:
             here = in_memory(data) and (demand is None or demand.in_process)
             folder = None if here else stack.enter_context(scratch(self.home / "tmp"))
             pieces = pieces_of(data, rows=PIECE_ROWS, scratch=folder)
             demand = demand or self._demand(pieces)
-            loaded = self.load(version)
             batch = self._batch(version, loaded, time, workers=max(demand.count, 1))
             if target is None and demand.in_process:
-                scorer, found = Scorer(batch, loaded), list[pl.DataFrame]()
-                self._shown(version, pieces, (_kept(frame, found) for p in pieces for frame in scorer.piece(p)))
-                return pl.concat(found)
+                return self._frame(version, Scorer(batch, loaded), pieces)
             draft = Draft(at=str(folder)) if target is None else stack.enter_context(target.draft())
             rows = self._shown(version, pieces, self._scored(loaded, batch, pieces, draft, demand))
             if target is None:
                 return pl.concat([pl.read_parquet(f"{draft.at}/{name_of(i)}") for i in range(len(pieces))])
-            said = {"model": version.name, "version": version.version, "digest": version.digest}
-            target.publish(draft, len(pieces), {**said, "rows": rows, "at": iso(batch.now_us)})
-            return Predicted(
-                to=target.where,
-                rows=rows,
-                files=len(pieces),
-                model=version.name,
-                version=version.version,
-                digest=version.digest,
-            )
+            return _published(target, draft, version, rows=rows, files=len(pieces), now_us=batch.now_us)
+
+    def _frame(self, version: ModelVersion, scorer: Scorer, pieces: Sequence[Piece]) -> pl.DataFrame:
+        """All answers, in this process."""
+        found: list[pl.DataFrame] = []
+
+        def kept(frame: pl.DataFrame) -> int:
+            found.append(frame)
+            return frame.height
+
+        self._shown(version, pieces, (kept(frame) for piece in pieces for frame in scorer.piece(piece)))
+        return pl.concat(found)
 
     def _demand(self, pieces: Sequence[Piece]) -> Demand:
         """Of one piece there is nothing to share."""
@@ -178,6 +178,15 @@ class Scores(Models):
         return done
 
 
-def _kept(frame: pl.DataFrame, found: list[pl.DataFrame]) -> int:
-    found.append(frame)
-    return frame.height
+def _published(target: Target, draft: Draft, version: ModelVersion, *, rows: int, files: int, now_us: int) -> Predicted:
+    done = Predicted(
+        to=target.where,
+        rows=rows,
+        files=files,
+        model=version.name,
+        version=version.version,
+        digest=version.digest,
+    )
+    said = {"model": done.model, "version": done.version, "digest": done.digest, "rows": rows, "at": iso(now_us)}
+    target.publish(draft, files, said)
+    return done

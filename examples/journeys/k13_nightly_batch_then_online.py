@@ -37,7 +37,7 @@ class buying:
 
 
 def main(home: Path) -> None:
-    clock = ManualClock(NIGHT)
+    clock, lake = ManualClock(NIGHT), home.with_name(f"{home.name}-lake")
     with mlplat.connect(home, clock=clock) as platform:
         platform.features.ingest(orders, ordered())
         platform.features.apply(buying)
@@ -47,17 +47,19 @@ def main(home: Path) -> None:
         settings = TrainSettings(epochs=4, learning_rate=1e-2, batch_size=128)
         promotion = platform.promote(platform.train(mlp((16,)), data, settings=settings))
         print(promotion.decision.reason)
-        customers().write_parquet(home / "customers.parquet", row_group_size=100)
+        lake.mkdir()
+        customers().write_parquet(lake / "customers.parquet")
 
     # Two in the morning: a job of its own, as cron would start it.
     with mlplat.connect(home, clock=clock) as platform:
-        scores = platform.predict("returns", home / "customers.parquet", to=home / "scores")
-        again = platform.predict("returns", home / "customers.parquet", to=home / "scores")
+        scores = platform.predict("returns", lake / "customers.parquet", to=lake / "scores")
+        again = platform.predict("returns", lake / "customers.parquet", to=lake / "scores")
         print(f"{scores.rows} customers scored at {NIGHT:%H:%M} by version {scores.version}; again: {again.rows}")
-        night = pl.read_parquet(home / "scores" / "*.parquet")
+        night = pl.read_parquet(lake / "scores" / "*.parquet")
         print(f"the folder holds {night.height} rows, {night['customer'].n_unique()} customers")
 
     # Nine in the morning: the same model online.
+    morning = NIGHT + timedelta(hours=7)
     clock.advance(timedelta(hours=7))
     with mlplat.connect(home, clock=clock) as platform:
         endpoint = platform.serve("returns")
@@ -66,14 +68,14 @@ def main(home: Path) -> None:
         same = {(p.version, p.digest) for p in online} == {(night["model_version"][0], night["model_digest"][0])}
         print(f"the same model: {same}; of {len(gaps)} answers online, {sum(gap > 1e-6 for gap in gaps)} differ")
 
-        one = night.row(0, named=True)
+        one = night.row(-1, named=True)
         for minute in range(5):
             at = NIGHT + timedelta(hours=6, minutes=minute)
             platform.features.push(
                 orders, {"order": f"new{minute}", "customer": one["customer"], "ordered_at": at, "spend": 90.0}
             )
         asked = {name: one[name] for name in ("customer", "plan", "age")}
-        (now,) = endpoint.predict([asked])
+        (now,) = endpoint.predict([asked], at=morning)
         print(
             f"{one['customer']} at night: {one['probability']:.3f}, and after five more orders: {now.outputs['probability']:.3f}"
         )

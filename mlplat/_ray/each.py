@@ -49,7 +49,7 @@ _SCHEMA = pa.schema([(NUMBER, pa.int32()), (_RESULT, pa.int64()), (_KIND, pa.str
 
 def each(work: Work, count: int, *, actors: tuple[int, int], options: Mapping[str, Any]) -> Iterator[int]:
     """What `work` answers to 0, 1, ... `count - 1`, in this order, on so many actors that get these `options`. Raises what of
-    ours it raises, of the first number that has something wrong; `Unavailable` if processes die again and again."""
+    ours it raises, of the first number that has something wrong; `Unavailable` if processes die or fail again and again."""
     packed, at, deaths = cloudpickle.dumps(work), 0, 0
     while at < count:
         tables = stream(Worker, packed, range(at, count), actors=actors, options=options)
@@ -58,11 +58,14 @@ def each(work: Work, count: int, *, actors: tuple[int, int], options: Mapping[st
                 for answer in table.to_pylist():
                     if answer[_KIND] is not None:
                         raise getattr(errors, answer[_KIND])(answer[_MESSAGE])
+                    assert answer[NUMBER] == at
                     deaths, at = 0, at + 1
                     yield answer[_RESULT]
         except ray.exceptions.RayError as error:
             deaths += 1
             if deaths == DEATHS:
-                raise Unavailable(f"a process died, and died again: {str(error).strip().splitlines()[-1]}") from None
+                raise Unavailable(
+                    f"a process died or failed, and again: {str(error).strip().splitlines()[-1]}"
+                ) from None
         finally:
             tables.close()

@@ -174,7 +174,8 @@ def _local_draft(target: Path) -> Iterator[Draft]:
     try:
         yield Draft(at=str(folder))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # by its name first: a process that is being killed may still make files in it
+            shutil.rmtree(folder.rename(f"{folder}-gone"), ignore_errors=True)
         os.close(held)
 
 

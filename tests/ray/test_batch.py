@@ -189,7 +189,7 @@ def test_an_actor_that_is_killed_costs_no_row_and_doubles_none(
         def actors() -> list[int]:
             found = psutil.process_iter(["pid", "cmdline"])
             names = {p.info["pid"]: " ".join(p.info["cmdline"] or []) for p in found}
-            return [pid for pid, name in names.items() if "ray::MapWorker" in name and "Worker" in name]
+            return [pid for pid, name in names.items() if name.startswith("ray::") and "MapWorker" in name]
 
         started = until(lambda: list(tmp_path.glob(".scores.draft-*/part-*")) and actors())
         os.kill(started[0], signal.SIGKILL)
