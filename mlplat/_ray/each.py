@@ -11,6 +11,7 @@ import ray.exceptions
 
 from mlplat import errors
 from mlplat._ray.data import NUMBER, stream
+from mlplat._ray.niceness import in_background
 from mlplat.config import set_environment
 from mlplat.errors import MlplatError, Unavailable
 
@@ -30,6 +31,7 @@ class Worker:
     raised here it would come out wrapped in Ray's."""
 
     def __init__(self, packed: bytes) -> None:
+        in_background()
         set_environment({"POLARS_MAX_THREADS": "1"})
         self._work: Work = cloudpickle.loads(packed)
 

@@ -174,7 +174,9 @@ def _local_draft(target: Path) -> Iterator[Draft]:
     try:
         yield Draft(at=str(folder))
     finally:
-        with suppress(FileNotFoundError):  # by its name first: a process that is being killed may still make files in it
+        with suppress(
+            FileNotFoundError
+        ):  # by its name first: a process that is being killed may still make files in it
             shutil.rmtree(folder.rename(f"{folder}-gone"), ignore_errors=True)
         os.close(held)
 

@@ -121,7 +121,8 @@ def test_views_that_do_not_fit_are_joined_in_buckets(store: FeatureStore, monkey
     monkeypatch.setattr(pinned, "fits", lambda size, *, made, limit: False)
     join = PinnedJoin(store.pin(REFS), memory=0)
     assert same(
-        pl.concat([join(ASKED[:70], time="asked_at"), join(ASKED[70:], time="asked_at")]), store.join(ASKED, REFS, time="asked_at")
+        pl.concat([join(ASKED[:70], time="asked_at"), join(ASKED[70:], time="asked_at")]),
+        store.join(ASKED, REFS, time="asked_at"),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +30,7 @@ from mlplat.model.task import BINARY
 from mlplat.serve import batch as batches
 from mlplat.serve.batch import DIGEST, VERSION, Batch, Scorer, Scoring, block_rows
 from mlplat.serve.batch_files import Draft
+from tests.cli.test_main import variables
 from tests.features.support import START_US, after, open_store
 
 sales = F.source("sales", key="shop", time="sold_at")
@@ -160,3 +164,36 @@ def test_wide_rows_are_answered_fewer_at_a_time() -> None:
     assert block_rows(100, SIGNATURE) == batches.PIECE_ROWS
     assert 10_000 < block_rows(5_000, SIGNATURE) < 14_000
     assert block_rows(10**9, SIGNATURE) == batches.LEAST_ROWS
+
+
+MEASURED = """
+import pickle, resource, sys
+from pathlib import Path
+from mlplat.features.pieces import pieces_of
+from mlplat.serve.batch import PIECE_ROWS, Scoring
+from mlplat.serve.batch_files import Draft
+folder = Path(sys.argv[1])
+batch = pickle.loads((folder / "batch").read_bytes())
+peaks = []
+for name in ("small", "large"):
+    pieces = pieces_of(folder / f"{name}.parquet", rows=PIECE_ROWS, scratch=None)
+    work = Scoring(batch, pieces, Draft(at=str(folder)))
+    rows = sum(work(number) for number in range(len(pieces)))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+print(rows, peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.process
+def test_a_table_needs_no_more_memory_than_a_few_blocks(rig: Rig, tmp_path: Path) -> None:
+    wide = pl.DataFrame({f"x{i}": np.random.default_rng(i).random(120_000) for i in range(60)})
+    rows = ASKED.sample(120_000, with_replacement=True, seed=1).hstack(wide)
+    rows.head(10).write_parquet(tmp_path / "small.parquet")
+    whole = pl.concat([rows] * 10, rechunk=False)
+    whole.write_parquet(tmp_path / "large.parquet", compression="uncompressed", row_group_size=60_000)
+    (tmp_path / "batch").write_bytes(pickle.dumps(rig.batch))
+    command = [sys.executable, "-c", MEASURED, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=variables())
+    answered, grown = map(int, ended.stdout.split())
+    assert answered == whole.height
+    assert grown < whole.estimated_size() / 2
