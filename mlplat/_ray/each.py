@@ -42,8 +42,13 @@ class Worker:
         try:
             return {NUMBER: number, _RESULT: self._work(number)}
         except MlplatError as error:
-            kind = next(c for c in type(error).__mro__ if c.__init__ is Exception.__init__)
-            return {NUMBER: number, _KIND: kind.__name__, _MESSAGE: str(error)}
+            return {NUMBER: number, _KIND: _kind(type(error)), _MESSAGE: str(error)}
+
+
+def _kind(error: type[MlplatError]) -> str:
+    """The nearest of the classes that are made of a message alone."""
+    plain = (c for c in error.__mro__ if c.__module__ == errors.__name__ and "__init__" not in vars(c))
+    return next(plain).__name__
 
 
 _SCHEMA = pa.schema([(NUMBER, pa.int32()), (_RESULT, pa.int64()), (_KIND, pa.string()), (_MESSAGE, pa.string())])
