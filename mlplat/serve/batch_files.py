@@ -1,6 +1,6 @@
 """The answers to a batch as a folder of Parquet files that is whole or not there, at a path or a URL.
 
-    part-00000.parquet ...  the rows, in the order of the table
+    part-000000.parquet ... the rows, in the order of the table
     _SUCCESS                what answered, and how many rows, as JSON; written last
 
 Files are written into a draft. A local one becomes the folder by its name, in one step. At a URL the files of a draft, which
@@ -67,7 +67,7 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
 
 
 def name_of(number: int) -> str:
-    return f"part-{number:05}.parquet"
+    return f"part-{number:06}.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

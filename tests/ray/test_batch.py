@@ -225,7 +225,7 @@ def test_a_job_that_is_killed_leaves_nothing_and_its_repeat_one_whole_result(
     (folder / "1.parquet").unlink()
     words = [sys.executable, "-c", JOB, str(platform.home), str(folder), str(tmp_path / "scores")]
     with subprocess.Popen(words, env=variables()) as process:
-        until(lambda: list(tmp_path.glob(".scores.draft-*/part-00003.parquet")))
+        until(lambda: list(tmp_path.glob(".scores.draft-*/part-000003.parquet")))
         process.kill()
     assert not (tmp_path / "scores").exists()
     subprocess.run(words, env=variables(), check=True)

@@ -52,7 +52,7 @@ def test_what_is_published_is_read_in_order_and_a_repeat_replaces_it(where: str)
         assert to_frame(where).equals(pl.concat([rows(n, count) for n in range(files) for _ in range(2)]))
         system, path = file_system(where)
         said = json.loads(system.open_input_stream(f"{path}/{SUCCESS}").read())
-        assert said == {"rows": files * count * 2, "files": [f"part-{n:05}.parquet" for n in range(files)]}
+        assert said == {"rows": files * count * 2, "files": [f"part-{n:06}.parquet" for n in range(files)]}
         assert Target.of(where).names() == [SUCCESS, *said["files"]]
 
 
@@ -61,14 +61,14 @@ def test_until_it_is_published_the_old_one_stands(where: str) -> None:
     with Target.of(where).draft() as draft:
         draft.write(0, [rows(9)])
     assert to_frame(where).equals(pl.concat([rows(0), rows(0)]))
-    assert Target.of(where).names() == [SUCCESS, "part-00000.parquet"]
+    assert Target.of(where).names() == [SUCCESS, "part-000000.parquet"]
 
 
 def test_a_file_that_another_machine_wrote_elsewhere_is_missed(where: str) -> None:
     target = Target.of(where)
     with target.draft() as draft:
         draft.write(0, [rows(0)])
-        with pytest.raises(Unavailable, match=r"part-00001\.parquet was written by a process whose disk"):
+        with pytest.raises(Unavailable, match=r"part-000001\.parquet was written by a process whose disk"):
             target.publish(draft, 2, {})
 
 
