@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -19,10 +20,12 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
+from mlplat.model.signature import Signature
 from mlplat.model.task import Task
-from mlplat.models import Models
+from mlplat.models import Models, answered
 from mlplat.serve import parity, state, tokens
 from mlplat.serve.log import read_log
+from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
 
@@ -60,6 +63,9 @@ class Endpoints(Models):
         port: int | None = None,
         compute: str | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        missing: Missing | Mapping[str, Missing] = "null",
+        expired: Expired | Mapping[str, Expired] = "null",
+        features_s: float = FEATURES_S,
     ) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
@@ -68,14 +74,29 @@ class Endpoints(Models):
         already goes over to the present gold without losing a request; its experiments and shadows stay.
 
         `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
+
+        `missing` and `expired` say what becomes of a row without features, or with ones older than their view's time-to-live,
+        for all views or by view: "null", the model sees null, as in training; "refuse", the request is refused; and of
+        expired ones "keep", the model sees them. A read from an online store that is a server may take `features_s`
+        seconds: what is later is as good as missing. All of it holds until the next `serve` of the name, for every arm.
         """
+        policy = FeaturePolicy(missing=missing, expired=expired, features_s=features_s)
         gold = self.gold(name)
+        if not (isinstance(missing, str) and isinstance(expired, str)):
+            policy.check_views(self._views_read(name, gold))
         session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
         member = self._member("gold", "kept", gold, share=1.0, compute=compute)
         endpoint = deploy(
-            session, self.home, member, online=self._online_url, name=name, port=port, cache_bytes=cache_bytes
+            session,
+            self.home,
+            member,
+            online=self._online_url,
+            name=name,
+            port=port,
+            cache_bytes=cache_bytes,
+            policy=policy,
         )
         self._closing.callback(endpoint.close)
         return endpoint
@@ -223,17 +244,23 @@ class Endpoints(Models):
 
     def parity(self, name: str) -> Parity:
         """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
-        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
+        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should, and
+        so does what came too late for one. What had expired may be null, or what it was where the endpoint keeps that.
         """
         table = self.predictions(name)
         log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
         parts = []
         for (version,), rows in log.group_by("version", maintain_order=True):
             model = self.metadata.version(name, int(str(version)))
-            signature = self.load(model).signature
-            batch = self.predict(model, parity.asked(rows, signature), time=parity.ASKED_AT)
-            parts.append(parity.compare(rows, batch, signature))
+            loaded = self.load(model)
+            batch = answered(loaded, self._as_seen(rows, loaded.signature))
+            parts.append(parity.compare(rows, batch, loaded.signature))
         return parity.merged(parts)
+
+    def _as_seen(self, log: pl.DataFrame, signature: Signature) -> pl.DataFrame:
+        """What was asked with the features of batch, kept ones where the log has them."""
+        join = partial(self.features.join, parity.asked(log, signature), signature.features, time=parity.ASKED_AT)
+        return parity.as_seen(log, join(), signature, kept=partial(join, keep_expired=True))
 
     def _beside(
         self,
@@ -279,6 +306,13 @@ class Endpoints(Models):
             share=share,
             compute=demand.to_json() if own and demand is not None else None,
         )
+
+    def _views_read(self, name: str, gold: ModelVersion) -> set[str]:
+        """By gold, and by who is beside it."""
+        entry = state.read(self.home).get(name)
+        numbers = {gold.version} | ({m.version for m in entry.others} if entry is not None else set())
+        signatures = [self.load(self.metadata.version(name, number)).signature for number in sorted(numbers)]
+        return {ref.view for signature in signatures for ref in signature.features}
 
     def _served(self, name: str) -> Entry:
         found = state.read(self.home).get(name)

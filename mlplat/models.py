@@ -80,12 +80,7 @@ class Models(ABC):
         The same numbers as online, to 1e-6. `model` may be a name; then it is the gold one.
         """
         loaded = self.load(model)
-        joined = self.features.join(rows, loaded.signature.features, time=time)
-        outputs = loaded.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
-        types = {
-            field.name: POLARS_TYPES[field.dtype] for field in loaded.signature.outputs
-        }  # also where there are no rows
-        return joined.with_columns(pl.Series(name, outputs[name], dtype=dtype) for name, dtype in types.items())
+        return answered(loaded, self.features.join(rows, loaded.signature.features, time=time))
 
     def evaluate(
         self, model: TrainedModel | ModelVersion | str, labels: Any, *, label: str, time: str
@@ -128,3 +123,10 @@ class Models(ABC):
         return collect(
             self.home, self.metadata, self.features, now_us=self._clock.now_us(), older_us=older_us, dry_run=dry_run
         )
+
+
+def answered(model: Model, joined: pl.DataFrame) -> pl.DataFrame:
+    """Rows with their features, and the outputs."""
+    outputs = model.predict(joined.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    types = {field.name: POLARS_TYPES[field.dtype] for field in model.signature.outputs}  # also where there are no rows
+    return joined.with_columns(pl.Series(name, outputs[name], dtype=dtype) for name, dtype in types.items())
