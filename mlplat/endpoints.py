@@ -28,6 +28,7 @@ from mlplat.serve import outcomes as kept
 from mlplat.serve.advancing import keep_asking, same
 from mlplat.serve.endpoint import alive
 from mlplat.serve.gold_promoter import GoldPromoter
+from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
 from mlplat.train import progress_for
@@ -63,6 +64,9 @@ class Endpoints(Feedback):
         port: int | None = None,
         compute: str | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        missing: Missing | Mapping[str, Missing] = "null",
+        expired: Expired | Mapping[str, Expired] = "null",
+        features_s: float = FEATURES_S,
     ) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
@@ -71,14 +75,29 @@ class Endpoints(Feedback):
         already goes over to the present gold without losing a request; its experiments and shadows stay.
 
         `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
+
+        `missing` and `expired` say what becomes of a row without features, or with ones older than their view's time-to-live,
+        for all views or by view: "null", the model sees null, as in training; "refuse", the request is refused; and of
+        expired ones "keep", the model sees them. A read from an online store that is a server may take `features_s`
+        seconds: what is later is as good as missing. All of it holds until the next `serve` of the name, for every arm.
         """
+        policy = FeaturePolicy(missing=missing, expired=expired, features_s=features_s)
         gold = self.gold(name)
+        if not (isinstance(missing, str) and isinstance(expired, str)):
+            policy.check_views(self._views_read(name, gold))
         session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
         member = self._member("gold", "kept", gold, share=1.0, compute=compute)
         endpoint = deploy(
-            session, self.home, member, online=self._online_url, name=name, port=port, cache_bytes=cache_bytes
+            session,
+            self.home,
+            member,
+            online=self._online_url,
+            name=name,
+            port=port,
+            cache_bytes=cache_bytes,
+            policy=policy,
         )
         self._closing.callback(endpoint.close)
         return endpoint
@@ -285,6 +304,13 @@ class Endpoints(Feedback):
             share=share,
             compute=demand.to_json() if own and demand is not None else None,
         )
+
+    def _views_read(self, name: str, gold: ModelVersion) -> set[str]:
+        """By gold, and by who is beside it."""
+        entry = state.read(self.home).get(name)
+        numbers = {gold.version} | ({m.version for m in entry.others} if entry is not None else set())
+        signatures = [self.load(self.metadata.version(name, number)).signature for number in sorted(numbers)]
+        return {ref.view for signature in signatures for ref in signature.features}
 
     def _served(self, name: str) -> Entry:
         found = state.read(self.home).get(name)

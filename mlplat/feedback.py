@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ import pyarrow as pa
 
 from mlplat.features.description import Description
 from mlplat.model import artifact
+from mlplat.model.signature import Signature
 from mlplat.model.task import Task
 from mlplat.scores import Scores
 from mlplat.serve import live, parity, state
 from mlplat.serve import outcomes as kept
+from mlplat.serve.batch import outputs
 from mlplat.serve.sources import land, landed, of_arm, predictions_of
 from mlplat.train import judged
 from mlplat.train.lineage import trained_on
@@ -53,17 +55,24 @@ class Feedback(Scores):
 
     def parity(self, name: str) -> Parity:
         """Ask every logged prediction of an endpoint again in batch, as of its moment and with the version that answered, and
-        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should.
+        compare the features by their bytes, and the outputs. What was pushed only after a request differs, as it should, and
+        so does what came too late for one. What had expired may be null, or what it was where the endpoint keeps that.
         """
         table = self.predictions(name)
         log = pl.DataFrame(table) if table.num_columns else pl.DataFrame({"version": []})
         parts = []
         for (version,), rows in log.group_by("version", maintain_order=True):
             model = self.metadata.version(name, int(str(version)))
-            signature = self.load(model).signature
-            batch = self._predicted(model, parity.asked(rows, signature), time=parity.ASKED_AT)
-            parts.append(parity.compare(rows, batch, signature))
+            loaded = self.load(model)
+            joined = self._as_seen(rows, loaded.signature)
+            batch = joined.with_columns(outputs(loaded, joined))
+            parts.append(parity.compare(rows, batch, loaded.signature))
         return parity.merged(parts)
+
+    def _as_seen(self, log: pl.DataFrame, signature: Signature) -> pl.DataFrame:
+        """What was asked with the features of batch, kept ones where the log has them."""
+        join = partial(self.features.join, parity.asked(log, signature), signature.features, time=parity.ASKED_AT)
+        return parity.as_seen(log, join(), signature, kept=partial(join, keep_expired=True))
 
     def outcome(self, name: str, outcomes: Any) -> int:
         """Tell what really happened: a frame with `value` (0 or 1, a class, or a number), and by whom it is known:

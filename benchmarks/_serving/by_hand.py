@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,8 +60,17 @@ BARE_BODY = (
 class NoFeatures:
     """All inputs come with the request."""
 
-    def read(self, refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]], at_us: Sequence[int]) -> OnlineRows:
+    def read(
+        self,
+        refs: Sequence[FeatureRef],
+        keys: Mapping[str, Sequence[Any]],
+        at_us: Sequence[int],
+        keep: Collection[str] = (),
+    ) -> OnlineRows:
         return OnlineRows(columns={}, status={})
+
+    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -7,7 +7,7 @@ import json
 import math
 import multiprocessing
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +71,18 @@ class _Features:
 
     turn: int = 0
 
-    def read(self, refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]], at_us: Sequence[int]) -> OnlineRows:
+    def read(
+        self,
+        refs: Sequence[FeatureRef],
+        keys: Mapping[str, Sequence[Any]],
+        at_us: Sequence[int],
+        keep: Collection[str] = (),
+    ) -> OnlineRows:
         values = [feature(user, self.turn) for user in keys["user"]]
         return OnlineRows(columns={"v.f": values}, status={"v": ["ok"] * len(values)})
+
+    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
+        pass
 
     def close(self) -> None:
         pass

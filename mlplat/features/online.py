@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from mlplat.model.signature import FeatureRef
 
-Status = Literal["ok", "missing", "expired"]
+Status = Literal["ok", "missing", "expired", "late", "unavailable"]
+"""The last two are an endpoint's: what did not come in its time, and what a store that failed did not give."""
 Change = Callable[[list[bytes | None]], list[bytes]]
 """New blobs for old ones, position by position; what it makes of its own result is the same again."""
 
@@ -61,8 +62,18 @@ class FeatureReader(Protocol):
     """Reads the features that a model pins. Cheap to call, safe in several processes beside one writer, never blocks
     on it."""
 
-    def read(self, refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]], at_us: Sequence[int]) -> OnlineRows:
-        """Features as of `at_us[i]` (microseconds UTC) for the entity in position i of every key column."""
+    def read(
+        self,
+        refs: Sequence[FeatureRef],
+        keys: Mapping[str, Sequence[Any]],
+        at_us: Sequence[int],
+        keep: Collection[str] = (),
+    ) -> OnlineRows:
+        """Features as of `at_us[i]` (microseconds UTC) for the entity in position i of every key column. What has expired is
+        null, and of the views in `keep` what it was; either way its status is "expired"."""
+
+    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
+        """Do now what only the first read of these needs. Raises `NotFound` for a version that is not registered."""
 
     def close(self) -> None:
         """Release the store."""

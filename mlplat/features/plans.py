@@ -26,15 +26,18 @@ _NEVER_US = 2**62
 
 
 class RowPlan:
-    """Of a view on the newest row."""
+    """Of a view on the newest row. With `keep` a row that has expired gives its values, and says so; else it gives nulls."""
 
     few = 8
     """Up to so many entities are read one by one: for them the making of arrays takes longer."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, *, keep: bool = False) -> None:
         self.layout = Layout(view.ref)
         self.prefix = view_prefix(view.name, view.version)
         self._ttl_us = view.ttl_us
+        self._keep = keep
+        self._nothing = MISSING if keep else EXPIRED
+        """Rows of this code and above have no values."""
         self._codec = row_codec(view)
         order = [f.name for f in stored(view)]
         self._slots = [order.index(f.name) if f.column is not None else None for f in view.rows]
@@ -54,13 +57,14 @@ class RowPlan:
         head = () if blob is None else decode_head(blob, self._width)
         if blob is None or max(head[:-1]) > at_us:
             return [None] * len(self._slots), "missing"
-        if self._ttl_us is not None and at_us - head[0] > self._ttl_us:
+        expired = self._ttl_us is not None and at_us - head[0] > self._ttl_us
+        if expired and not self._keep:
             return [None] * len(self._slots), "expired"
         row = self._codec.decode(blob, self._body)
         if self._ages:
             age_s = float(at_us - head[0]) / US_PER_S  # first a float, as numpy does offline
             row = [age_s if slot is None else row[slot] for slot in self._slots]
-        return row, "ok"
+        return row, "expired" if expired else "ok"
 
     def block(self, blobs: Blobs, at_us: Ints) -> Block:
         """Of all entities at once. `at_us` is one moment, or one for each."""
@@ -107,15 +111,15 @@ class RowPlan:
         if masks.any():
             bits = np.unpackbits(np.ascontiguousarray(masks).view(np.uint8), axis=1, bitorder="little").astype(bool)
             null = np.pad(bits, ((0, 0), (0, 1)))[:, self._bits]
-        if codes.any():
+        if (absent := codes >= self._nothing).any():
             null = np.zeros((len(codes), len(self._slots)), dtype=bool) if null is None else null
-            null[codes != OK] = True
+            null[absent] = True
         return null
 
     def _texts(self, blobs: Blobs, codes: Codes) -> dict[int, list[str | None]]:
         found: dict[int, list[str | None]] = {slot: [] for slot in self._codec.texts}
         for blob, code in zip(blobs, codes.tolist(), strict=True):
-            row = None if blob is None or code != OK else self._codec.decode(blob, self._body)
+            row = None if blob is None or code >= self._nothing else self._codec.decode(blob, self._body)
             for slot, values in found.items():
                 values.append(None if row is None else row[slot])
         return {self._slots.index(slot): values for slot, values in found.items()}
@@ -230,5 +234,6 @@ StoredPlan = RowPlan | WindowPlan
 AnyPlan = RowPlan | WindowPlan | DerivedPlan
 
 
-def stored_plan(view: View) -> StoredPlan:
-    return WindowPlan(view) if view.windows else RowPlan(view)
+def stored_plan(view: View, *, keep: bool = False) -> StoredPlan:
+    """What a window holds never expires: there `keep` changes nothing."""
+    return WindowPlan(view) if view.windows else RowPlan(view, keep=keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ class OnlineFeatures:
     def __init__(self, store: OnlineStore, registry: Registry) -> None:
         self._store = store
         self._registry = registry
-        self._plans: dict[tuple[str, str], AnyPlan] = {}
+        self._plans: dict[tuple[str, str, bool], AnyPlan] = {}
 
-    def read(self, refs: Sequence[FeatureRef], keys: Keys, at_us: Sequence[int]) -> OnlineRows:
-        plans = [self.plan(ref.view, ref.version) for ref in refs]
+    def read(
+        self, refs: Sequence[FeatureRef], keys: Keys, at_us: Sequence[int], keep: Collection[str] = ()
+    ) -> OnlineRows:
+        plans = [self.plan(ref.view, ref.version, keep=ref.view in keep) for ref in refs]
         blobs = self._blobs(plans, keys)
         columns: dict[str, Sequence[Any]] = {}
         status: dict[str, Sequence[Status]] = {}
@@ -55,15 +57,19 @@ class OnlineFeatures:
         made = _Blocks(self._blobs(plans, keys), keys, np.array(at_us, dtype=np.int64))
         return Retrieved(keys=keys, blocks=tuple(map(made.of, plans)), qualified=qualified, at_us=at_us)
 
-    def plan(self, view: str, version: str) -> AnyPlan:
-        """`NotFound` if the version is not registered."""
-        key = (view, version)
+    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
+        for ref in refs:
+            self.plan(ref.view, ref.version, keep=ref.view in keep)
+
+    def plan(self, view: str, version: str, *, keep: bool = False) -> AnyPlan:
+        """`NotFound` if the version is not registered. With `keep` a derived view is made of what its parents keep."""
+        key = (view, version, keep)
         if key not in self._plans:
             found = self._registry.view(view, version)
             self._plans[key] = (
-                DerivedPlan(found, [self.plan(ref.view, ref.version) for ref in found.parents])
+                DerivedPlan(found, [self.plan(ref.view, ref.version, keep=keep) for ref in found.parents])
                 if isinstance(found, Derived)
-                else stored_plan(found)
+                else stored_plan(found, keep=keep)
             )
         return self._plans[key]
 

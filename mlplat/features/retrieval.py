@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -51,10 +51,17 @@ class Retrieval:
     machine: Machine
 
     def join(
-        self, frame: pl.DataFrame, views: Sequence[AnyView], *, time: str, known: Known, memory: str | None
+        self,
+        frame: pl.DataFrame,
+        views: Sequence[AnyView],
+        *,
+        time: str,
+        known: Known,
+        memory: str | None,
+        keep_expired: bool = False,
     ) -> pl.DataFrame:
         offline.check(frame, views)
-        stored = self._stored(frame, views, time, known_us(known), memory)
+        stored = self._stored(frame, views, time, known_us(known), memory, keep_expired=keep_expired)
         return frame.hstack(self.derived.columns(frame, views, time=time, stored=stored))
 
     def training_set(
@@ -114,7 +121,14 @@ class Retrieval:
         self.derived.columns(moments, [view], time=AT, stored=self._stored(moments, [view], AT, None, None))
 
     def _stored(
-        self, frame: pl.DataFrame, views: Sequence[AnyView], time: str, at_us: int | None, memory: str | None
+        self,
+        frame: pl.DataFrame,
+        views: Sequence[AnyView],
+        time: str,
+        at_us: int | None,
+        memory: str | None,
+        *,
+        keep_expired: bool = False,
     ) -> Stored:
         joiner = Joiner(
             root=self.home / "tmp",
@@ -126,8 +140,11 @@ class Retrieval:
 
         def columns(view: View) -> list[pl.Series]:
             table = self.rows.table_of(view)
+            read = (
+                replace(view, ttl_us=None) if keep_expired else view
+            )  # another version by name: the rows are this one's
             return joiner.columns(
-                frame, view, time=time, table=table, rows_of=lambda v: self._rows_of(v, frame), known_us=at_us
+                frame, read, time=time, table=table, rows_of=lambda _: self._rows_of(view, frame), known_us=at_us
             )
 
         return columns

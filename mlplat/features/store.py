@@ -183,6 +183,7 @@ class FeatureStore(Overview):
         time: str,
         known: Known = "then",
         memory: str | None = None,
+        keep_expired: bool = False,
     ) -> pl.DataFrame:
         """The rows of `frame`, in their order, with `view.feature` columns as of `time` (with a time zone).
 
@@ -192,10 +193,14 @@ class FeatureStore(Overview):
 
         A view whose rows do not fit in `memory`, such as "512MiB" (default: half of what the machine has free), is joined
         in buckets of entities on disk, by as many processes as the machine has cores; the answer is the same.
+
+        `keep_expired` gives what is older than its view's time-to-live as it was, not null: as an endpoint that keeps it.
         """
         self._ingestion.flush()
         rows = labelled.with_time(labelled.to_polars(frame), time)
-        return self._retrieval.join(rows, [self._resolve(v) for v in views], time=time, known=known, memory=memory)
+        return self._retrieval.join(
+            rows, [self._resolve(v) for v in views], time=time, known=known, memory=memory, keep_expired=keep_expired
+        )
 
     def pin(self, views: Sequence[AnyView | FeatureRef | str]) -> Pins:
         """These views over the tables as they are now, for `PinnedJoin`s of any process: what comes later, they do not see."""

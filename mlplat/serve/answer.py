@@ -16,6 +16,8 @@ from mlplat.features.online import FeatureReader, OnlineRows
 from mlplat.serve.backbone import Outputs
 from mlplat.serve.dispatch import Ask, Count, Dispatch, Fail, Failure, Mirror
 from mlplat.serve.log import PredictionLog, Record
+from mlplat.serve.lookup import Lookup
+from mlplat.serve.policy import RefusedFeatures, Rules
 from mlplat.serve.request import Asked, Request
 from mlplat.serve.served import Served, Version
 
@@ -40,7 +42,8 @@ class NeededField(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answerer:
-    """Answers requests. An unknown entity is no error: its features are null and their status says "missing". `count` is told
+    """Answers requests. An unknown entity is no error, unless the endpoint's policy says so: its features are null and their
+    status says "missing". `lookup` reads in the place of `reader` where the online store is a server. `count` is told
     what counts against an arm, `mirror` what shadows are shown, `told` the parts of an answer and its latency in microseconds:
     none of them may wait."""
 
@@ -51,6 +54,7 @@ class Answerer:
     count: Callable[[str, Count], None] = lambda name, count: None
     told: Callable[[str, Sequence[Part], int], None] = lambda name, parts, latency_us: None
     mirror: Callable[[Served, Mirror, Request, str, Sequence[str]], None] = lambda *shown: None
+    lookup: Lookup | None = None
 
     async def answer(self, served: Served, body: bytes | Asked, request_id: str) -> bytes:
         """The JSON of the answer. Raises `HttpError` for a request that cannot be answered as it is."""
@@ -59,7 +63,7 @@ class Answerer:
         units = _units(served, request, request_id)
         sole = served.sole if request.rows == 1 else None
         if sole is not None and not served.gold.remote:  # nothing to decide, and nobody to wait for
-            parts = [await self.part(served.gold, sole, request)]
+            parts = [await self.part(served.gold, sole, request, served.rules)]
         else:
             parts = await self._parts(served, request, units, request_id)
         own_id = self.new_id()
@@ -71,16 +75,22 @@ class Answerer:
         self.told(served.name, parts, latency_us)
         return answer
 
-    async def part(self, version: Version, ask: Ask, request: Request) -> Part:
-        """The rows of an ask, answered by its version. Raises what that raises."""
+    async def part(self, version: Version, ask: Ask, request: Request, rules: Rules) -> Part:
+        """The rows of an ask, answered by its version. Raises what that raises, and `RefusedFeatures`."""
         began_s = self.clock.elapsed_s()
         asked = request.only(ask.rows)
         if not ask.is_gold:  # what gold needs, no request lacks
             missing = [name for name in version.needed if None in asked.columns[name]]
             if missing:
                 raise NeededField(f"version {version.number} needs the request field {missing[0]!r}")
+        refs = version.signature.features
         keys = {field.name: asked.columns[field.name] for field in version.signature.entities}
-        features = self.reader.read(version.signature.features, keys, asked.at_us)
+        if self.lookup is None:
+            features = self.reader.read(refs, keys, asked.at_us, rules.keep)
+        else:
+            features = await self.lookup.read(refs, keys, asked.at_us, rules.keep, limit_s=rules.features_s)
+        if rules.refuse:
+            rules.check(refs, features.status, ask.rows)
         read_s = self.clock.elapsed_s()
         known = {**asked.columns, **features.columns}
         inputs = {f.name: known[f.name] for f in version.inputs}
@@ -129,6 +139,8 @@ class Answerer:
                     instructions += dispatch.answered(ask)
                 else:
                     failure, why = result
+                    if isinstance(why, RefusedFeatures) and served.refuses(why):
+                        raise why
                     error = why if ask.is_gold else error
                     instructions += dispatch.failed(ask, failure)
 
@@ -137,9 +149,9 @@ class Answerer:
         limit_s = served.deadline_s if ask.is_gold else served.experiment_s
         try:
             if not version.remote:  # it answers before anybody could look at a clock
-                return await self.part(version, ask, request)
+                return await self.part(version, ask, request, served.rules)
             async with asyncio.timeout(limit_s):
-                return await self.part(version, ask, request)
+                return await self.part(version, ask, request, served.rules)
         except TimeoutError:
             return "late", Unavailable(f"{served.name!r} did not answer within {limit_s:g} s: try again")
         except Exception as error:  # noqa: BLE001 - an experiment may fail as it likes; gold's error is raised by the caller

@@ -29,6 +29,7 @@ from mlplat.serve.http import (
 )
 from mlplat.serve.metrics import CONTENT_TYPE, Metrics
 from mlplat.serve.openapi import document
+from mlplat.serve.policy import RefusedFeatures
 from mlplat.serve.routing import GOLD, Arm
 from mlplat.serve.served import Served
 from mlplat.serve.tokens import Gate
@@ -129,6 +130,8 @@ class App:
         except Exception as error:  # noqa: BLE001 - counted, and told to the caller one floor up
             failure = _failure(error, scope)
             self._metrics.refused(served.name, failure.status)
+            if isinstance(failure, RefusedFeatures):
+                self._metrics.refused_features(served.name, failure.counts)
             raise failure from None
         finally:
             self._metrics.ended(served.name)
@@ -217,7 +220,10 @@ class App:
         }
 
     def _openapi(self) -> dict[str, object]:
-        return document({name: served.gold.signature for name, served in self.served.items()})
+        return document(
+            {name: served.gold.signature for name, served in self.served.items()},
+            {name: served.rules for name, served in self.served.items()},
+        )
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -21,8 +21,8 @@ _ALIVE_TIMEOUT_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """The answer for one row. `features` says by view whether they were "ok", "missing" (then they are null) or
-    "expired".
+    """The answer for one row. `features` says by view whether they were "ok", "missing", "expired", or, of an online store
+    that is a server, "late" or "unavailable": then they are null, unless the endpoint keeps what has expired.
     """
 
     id: str

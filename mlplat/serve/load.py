@@ -29,7 +29,9 @@ def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = N
     else:
         cache = Cache(max_bytes=entry.cache_bytes, clock=clock) if entry.cache_bytes else None
     versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect, cache) for m in entry.members()]
-    return Served.of(entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes)
+    return Served.of(
+        entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes, policy=entry.policy
+    )
 
 
 def ready(path: str, digest: str) -> Model:

@@ -28,7 +28,7 @@ BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.
 SEVERAL = "several"
 """The arm and version of a request whose rows had more than one."""
 _ARM = ("endpoint", "arm", "version")
-_LOST: tuple[Status, ...] = ("missing", "expired")
+_LOST: tuple[Status, ...] = ("missing", "expired", "late", "unavailable")
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Metrics:
         self._refused: Counter[tuple[str, str]] = Counter()
         self._lost: dict[tuple[str, str], list[int]] = {}
         self._failures: Counter[tuple[str, str, str]] = Counter()
+        self._refused_rows: Counter[tuple[str, str, str]] = Counter()
         self._in_flight: Counter[str] = Counter()
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -72,6 +73,11 @@ class Metrics:
     def refused(self, name: str, status: int) -> None:
         self._refused[name, str(status)] += 1
 
+    def refused_features(self, name: str, counts: Mapping[tuple[str, Status], int]) -> None:
+        """Rows by view and status, for which the policy refused a request."""
+        for (view, status), rows in counts.items():
+            self._refused_rows[name, view, status] += rows
+
     def failed(self, name: str, count: Count) -> None:
         """Rows of an arm that gold answered."""
         self._failures[name, count.arm, count.failure] += count.rows
@@ -87,7 +93,7 @@ class Metrics:
                 found.rows += rows
                 whole = found if whole is None else self._arm(name, SEVERAL, None)
             for view, states in part.features.status.items():
-                lost = self._lost.setdefault((name, view), [0, 0])
+                lost = self._lost.setdefault((name, view), [0] * len(_LOST))
                 if states.count("ok") < len(states):
                     for i, status in enumerate(_LOST):
                         lost[i] += states.count(status)
@@ -115,12 +121,19 @@ class Metrics:
             requests.add_metric((name, "", "", status), count)
         features = CounterMetricFamily(
             "mlplat_feature_rows",
-            "Rows that found no feature of a view, or only one that had expired.",
+            "Rows that were answered without features of a view as they should be: missing, expired, late or unavailable.",
             labels=("endpoint", "view", "status"),
         )
         for (name, view), lost in self._lost.items():
             for state, count in zip(_LOST, lost, strict=True):
                 features.add_metric((name, view, state), count)
+        refused_rows = CounterMetricFamily(
+            "mlplat_refused_feature_rows",
+            "Rows for whose features the endpoint's policy refused the request.",
+            labels=("endpoint", "view", "status"),
+        )
+        for refused, count in self._refused_rows.items():
+            refused_rows.add_metric(refused, count)
         failures = CounterMetricFamily(
             "mlplat_arm_failures",
             "Rows that gold answered, because their arm failed or was late.",
@@ -133,7 +146,7 @@ class Metrics:
         )
         for name, count in self._in_flight.items():
             in_flight.add_metric((name,), count)
-        yield from (requests, rows, latency, features, failures, in_flight)
+        yield from (requests, rows, latency, features, refused_rows, failures, in_flight)
 
     def _arm(self, name: str, arm: str, number: int | None) -> _Arm:
         key = (name, arm, number)
@@ -164,7 +177,7 @@ class _Watched:
                 held.add_metric((name,), now.bytes)
         shown = CounterMetricFamily(
             "mlplat_shadow_requests",
-            "Requests that a shadow was to be shown: eligible are sent or dropped, and those sent answered, failed or late.",
+            "Requests that a shadow was to be shown: eligible are sent or dropped, those sent answered, failed, late or refused.",
             labels=("endpoint", "arm", "state"),
         )
         for (name, arm), counts in self._shadows.counts.items():

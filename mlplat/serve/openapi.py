@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from mlplat.features.online import Status
 from mlplat.model.signature import DType, Field, Signature
+from mlplat.serve.policy import Rules
 from mlplat.serve.request import MAX_ROWS, MAX_STRING
 from mlplat.serve.v2 import DATATYPES, MODELS
 
@@ -23,8 +25,8 @@ _ERRORS = {
     "408": "the body did not come in time",
     "413": "too large",
     "415": "not application/json",
-    "422": "fields that are wrong, by name and row",
-    "503": "overloaded or starting: try again",
+    "422": "fields that are wrong, by name and row, or rows whose features this endpoint refuses",
+    "503": "overloaded or starting, or features that did not come: try again",
 }
 _ERROR = {
     "type": "object",
@@ -55,10 +57,11 @@ _V2_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}}
 _JSON: Mapping[str, Any] = {"type": "object"}
 
 
-def document(signatures: Mapping[str, Signature]) -> dict[str, Any]:
+def document(signatures: Mapping[str, Signature], rules: Mapping[str, Rules]) -> dict[str, Any]:
+    """Signatures and rules by the names that are served."""
     paths: dict[str, Any] = {}
     for name, signature in signatures.items():
-        paths[f"/predict/{name}"] = {"post": _operation(name, signature)}
+        paths[f"/predict/{name}"] = {"post": _operation(name, signature, rules[name])}
         paths |= _protocol(name, signature)
     paths["/v2"] = _page("the server, in the Open Inference Protocol", _JSON)
     paths["/v2/health/live"] = _page("whether the server runs", _flag("live"))
@@ -75,10 +78,9 @@ def document(signatures: Mapping[str, Signature]) -> dict[str, Any]:
     }
 
 
-def _operation(name: str, signature: Signature) -> dict[str, Any]:
-    return _asking(
-        f"predict_{name}", _request(signature), "one prediction per row, in order", _answer(signature), "Error"
-    )
+def _operation(name: str, signature: Signature, rules: Rules) -> dict[str, Any]:
+    answer = _answer(signature, rules)
+    return _asking(f"predict_{name}", _request(signature), "one prediction per row, in order", answer, "Error")
 
 
 def _protocol(name: str, signature: Signature) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _request(signature: Signature) -> dict[str, Any]:
     }
 
 
-def _answer(signature: Signature) -> dict[str, Any]:
+def _answer(signature: Signature, rules: Rules) -> dict[str, Any]:
     model = {"name": {"type": "string"}, "version": {"type": "integer"}, "digest": {"type": "string"}}
     prediction = {
         "id": {"type": "string"},
@@ -191,8 +193,9 @@ def _answer(signature: Signature) -> dict[str, Any]:
         "propensity": {"type": "number"},
         "features": {
             "type": "object",
-            "additionalProperties": {"enum": ["ok", "missing", "expired"]},
-            "description": "by view; the features of an unknown entity are null and missing",
+            "properties": {ref.view: {"enum": _statuses(ref.view, rules)} for ref in signature.features},
+            "additionalProperties": {"enum": list(get_args(Status))},  # views that an experiment alone reads
+            "description": f"by view; features that are not ok are null{_kept(rules)}",
         },
     }
     return {
@@ -202,6 +205,15 @@ def _answer(signature: Signature) -> dict[str, Any]:
             "predictions": {"type": "array", "items": {"type": "object", "properties": prediction}},
         },
     }
+
+
+def _statuses(view: str, rules: Rules) -> list[str]:
+    """What an answer may say: a row with another status is refused."""
+    return [status for status in get_args(Status) if status not in rules.refuse.get(view, ())]
+
+
+def _kept(rules: Rules) -> str:
+    return f", but for expired ones of {', '.join(sorted(rules.keep))}" if rules.keep else ""
 
 
 def _properties(fields: Iterable[Field]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -33,6 +33,26 @@ def asked(log: pl.DataFrame, signature: Signature) -> pl.DataFrame:
     """What callers asked, as rows for a join: entity keys and request fields under their own names, and the moment."""
     names = dict.fromkeys(f.name for f in (*signature.entities, *signature.request))
     return log.select(pl.col("at").alias(ASKED_AT), *(pl.col(asked_column(name)).alias(name) for name in names))
+
+
+def as_seen(
+    log: pl.DataFrame, batch: pl.DataFrame, signature: Signature, *, kept: Callable[[], pl.DataFrame]
+) -> pl.DataFrame:
+    """`batch` as an endpoint sees it that keeps what has expired: where that differs from the log, it is what `kept` gives, the
+    same rows with such features as they were. Asked only if there are any."""
+    values: pl.DataFrame | None = None
+    for ref in signature.features:
+        expired = (log[f"status.{ref.view}"] == "expired").fill_null(value=False)
+        if not expired.any():
+            continue
+        differing = differing_rows(log, batch, [ref])
+        wanted = expired & pl.Series(range(log.height), dtype=pl.Int64).is_in(differing)
+        if wanted.any():
+            values = kept() if values is None else values
+            batch = batch.with_columns(
+                pl.when(wanted).then(values[column]).otherwise(batch[column]).alias(column) for column in ref.columns()
+            )
+    return batch
 
 
 def compare(log: pl.DataFrame, batch: pl.DataFrame, signature: Signature) -> Parity:

@@ -12,6 +12,7 @@ from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
 from mlplat.serve.dispatch import Ask, sole
 from mlplat.serve.log import Layout
+from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
@@ -63,7 +64,7 @@ class Served:
     """A name and who answers for it: a request sees one of these from its start to its end.
 
     `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `sole` is
-    what `dispatch.sole` says of the table.
+    what `dispatch.sole` says of the table. `rules` are for the features of every version.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Served:
     parser: Parser
     cache: Cache[Values] | None = None
     cache_bytes: int = 0
+    rules: Rules = field(default_factory=Rules)
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
     sole: Ask | None = field(init=False)
@@ -80,16 +82,30 @@ class Served:
         object.__setattr__(self, "sole", sole(self.table))
 
     @classmethod
-    def of(cls, name: str, table: RoutingTable, versions: Iterable[Version], **more: Any) -> Served:
+    def of(
+        cls,
+        name: str,
+        table: RoutingTable,
+        versions: Iterable[Version],
+        *,
+        policy: FeaturePolicy | None = None,
+        **more: Any,
+    ) -> Served:
         """`InvalidInput` if two versions cannot be asked by the same callers."""
         ready = {version.number: version for version in versions}
         gold = ready[table.arms[0].version]
         asked = together(gold.signature, [v.signature for v in ready.values()])
-        return cls(name=name, table=table, versions=ready, parser=Parser(asked), **more)
+        views = {ref.view for version in ready.values() for ref in version.signature.features}
+        rules = (policy or FeaturePolicy()).rules(views)
+        return cls(name=name, table=table, versions=ready, parser=Parser(asked), rules=rules, **more)
 
     @property
     def gold(self) -> Version:
         return self.versions[self.table.arms[0].version]
+
+    def refuses(self, why: RefusedFeatures) -> bool:
+        """Whether gold would refuse too. What an experiment alone reads is for it alone to miss: gold answers then."""
+        return any(ref.view in why.views for ref in self.gold.signature.features)
 
 
 def together(gold: Signature, others: Iterable[Signature]) -> Signature:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mlplat.clock import Clock
 from mlplat.serve.answer import Answerer, record_of
 from mlplat.serve.dispatch import Ask, Mirror
+from mlplat.serve.policy import RefusedFeatures
 from mlplat.serve.request import Request
 from mlplat.serve.routing import Assignment, position
 from mlplat.serve.served import Served
@@ -20,7 +21,8 @@ LIMIT_S = 5.0
 
 @dataclass(slots=True)
 class ShadowCounts:
-    """Requests: `eligible == sent + dropped`; of those sent, `answered`, `failed` and `late` ones, and some on their way."""
+    """Requests: `eligible == sent + dropped`; of those sent, `answered`, `failed`, `late` and `refused` ones (by the
+    endpoint's policy for features), and some on their way."""
 
     eligible: int = 0
     sent: int = 0
@@ -28,6 +30,7 @@ class ShadowCounts:
     answered: int = 0
     failed: int = 0
     late: int = 0
+    refused: int = 0
 
 
 class Shadows:
@@ -66,9 +69,11 @@ class Shadows:
         began_s, received_us = self._clock.elapsed_s(), self._clock.now_us()
         try:
             async with asyncio.timeout(self._limit_s):
-                part = await self._answerer.part(served.versions[ask.version], ask, request)
+                part = await self._answerer.part(served.versions[ask.version], ask, request, served.rules)
         except TimeoutError:
             counts.late += 1
+        except RefusedFeatures:
+            counts.refused += 1
         except Exception:  # noqa: BLE001 - whatever it is, it is the shadow's
             counts.failed += 1
         else:

@@ -8,11 +8,12 @@ import fcntl
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mlplat.errors import Corrupt, InvalidInput, unknown
+from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.routing import GOLD, Arm, Ranges, RoutingTable, with_share
 
 Role = Literal["experiment", "shadow", "kept"]
@@ -49,6 +50,7 @@ class Entry:
     epoch: int = 0
     compute: Mapping[str, Any] | None = None
     cache_bytes: int = 0
+    policy: FeaturePolicy = field(default_factory=FeaturePolicy)
     others: tuple[Member, ...] = ()
 
     def table(self) -> RoutingTable:
@@ -123,12 +125,14 @@ def read(home: Path) -> dict[str, Entry]:
         return {}
     try:
         return {name: _entry(**entry) for name, entry in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, InvalidInput) as error:
         raise Corrupt(f"{_path(home)} is not what was written ({error}). Remove it and serve again.") from None
 
 
-def _entry(*, others: Iterable[Mapping[str, Any]] = (), **values: Any) -> Entry:
-    return Entry(**values, others=tuple(_member(**other) for other in others))
+def _entry(
+    *, others: Iterable[Mapping[str, Any]] = (), policy: Mapping[str, Any] | None = None, **values: Any
+) -> Entry:
+    return Entry(**values, policy=FeaturePolicy(**policy or {}), others=tuple(_member(**other) for other in others))
 
 
 def _member(*, ranges: Iterable[Sequence[float]] = (), **values: Any) -> Member:

@@ -94,11 +94,11 @@ def streamed(view: View, batches: Sequence[tuple[bool, list[Row]]], registry: Re
     return OnlineFeatures(store, registry)
 
 
-def expected(view: View, events: list[Event], at_us: int) -> list[Any]:
+def expected(view: View, events: list[Event], at_us: int, *, keep: bool) -> list[Any]:
     if view.windows:
         options = {"tile_us": view.tile_us, "closed": view.closed}
         return [window_value(f, events, ("a",), at_us, **options) for f in view.windows]
-    found = newest_row(events, ("a",), at_us, view.ttl_us)
+    found = newest_row(events, ("a",), at_us, None if keep else view.ttl_us)
     if found is None:
         return [None] * len(view.rows)
     return [(at_us - found.time_us) / US_PER_S if f.column is None else found.values[f.column] for f in view.rows]
@@ -132,8 +132,15 @@ def check(view: View, rows: list[Row], random: Any, splits: list[tuple[bool, int
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         reader = streamed(view, batches, Registry(Path(folder)))
-        one_by_one = [reader.read([view.ref], {"shop": ["a"]}, [at]) for at in asked]
-        together = reader.read([view.ref], {"shop": ["a"] * 20}, [*asked, *asked[:1] * 20][:20])
+        plain, kept = (check_read(reader, view, events, asked, keep) for keep in ((), (view.name,)))
+    assert kept == plain, "a status does not depend on what is kept"
+
+
+def check_read(
+    reader: OnlineFeatures, view: View, events: list[Event], asked: list[int], keep: Sequence[str]
+) -> list[Status]:
+    one_by_one = [reader.read([view.ref], {"shop": ["a"]}, [at], keep) for at in asked]
+    together = reader.read([view.ref], {"shop": ["a"] * 20}, [*asked, *asked[:1] * 20][:20], keep)
     for i, (at, one) in enumerate(zip(asked, one_by_one, strict=True)):
         found = [one.columns[column][0] for column in view.ref.columns()]
         assert [together.columns[c][i] for c in view.ref.columns()] == found
@@ -143,7 +150,9 @@ def check(view: View, rows: list[Row], random: Any, splits: list[tuple[bool, int
         if unanswerable(view, events, at):
             assert status == "missing"
             continue
-        assert list(map(repr, found)) == list(map(repr, expected(view, events, at))), (view.name, at)
+        wanted = expected(view, events, at, keep=bool(keep))
+        assert list(map(repr, found)) == list(map(repr, wanted)), (view.name, at)
+    return [one.status[view.name][0] for one in one_by_one]
 
 
 unique = {"plain": lambda r: (r["at"], r["_id"]), "corrected": lambda r: (r["at"], r["_id"], r["at"] + r["delay"])}

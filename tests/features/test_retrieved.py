@@ -33,6 +33,7 @@ def latest(view: str, columns: list[str], **arguments: Any) -> Any:
 
 numbers = latest("numbers", ["price", "stock", "open"], ttl="1h")
 named = latest("named", ["name", "price"])
+fleeting = latest("fleeting", ["name", "price"], ttl="1h")
 
 
 @F.view(sales)
@@ -67,7 +68,7 @@ def store(tmp_path: Path) -> FeatureStore:
     row = {"order": 1, "at": after(1), "price": 2.5, "stock": 3, "open": True, "name": "\u00e9"}
     gaps = {"order": 2, "at": after(2), "price": None, "stock": None, "open": None, "name": None}
     store.ingest(sales, [{**row, "shop": "full"}, {**gaps, "shop": "gaps"}])
-    store.apply(numbers, named, hourly, scaled, doubled)
+    store.apply(numbers, named, fleeting, hourly, scaled, doubled)
     return store
 
 
@@ -106,18 +107,24 @@ def test_several_views_are_read_at_once_by_their_full_names(store: FeatureStore)
     store.close()
 
 
-@pytest.mark.parametrize("view", [numbers, named, hourly, scaled, doubled], ids=lambda view: view.name)
-def test_few_rows_and_many_are_read_alike_and_as_offline(store: FeatureStore, tmp_path: Path, view: AnyView) -> None:
+@pytest.mark.parametrize("keep", [False, True], ids=["null", "keep"])
+@pytest.mark.parametrize("view", [numbers, named, fleeting, hourly, scaled, doubled], ids=lambda view: view.name)
+def test_few_rows_and_many_are_read_alike_and_as_offline(
+    store: FeatureStore, tmp_path: Path, view: AnyView, keep: bool
+) -> None:
     shops = ["full", "gaps", "none", None, "full"] * 4
-    moments = [after(i % 4) + timedelta(microseconds=i) for i in range(len(shops))]
+    moments = [after(i % 4 + 3_599 * (i % 3 == 2)) + timedelta(microseconds=i) for i in range(len(shops))]
     frame = pl.DataFrame({"shop": shops, "factor": [1.5] * len(shops), "at": moments})
-    offline = store.join(frame, [view], time="at")
+    offline = store.join(frame, [view], time="at", keep_expired=keep)
+    kept = {view.name} if keep else ()
     reader = open_reader(tmp_path)
     at_us = [START_US + round((moment - START) / timedelta(microseconds=1)) for moment in moments]
     keys: dict[str, list[Any]] = {"shop": shops, "factor": [1.5] * len(shops)}
-    many = reader.read([view.ref], keys, at_us)
+    many = reader.read([view.ref], keys, at_us, kept)
+    assert ("expired" in many.status[view.name]) == (view not in (named, hourly))
     for i in range(len(shops)):
-        one = reader.read([view.ref], {name: values[i : i + 1] for name, values in keys.items()}, at_us[i : i + 1])
+        alone = {name: values[i : i + 1] for name, values in keys.items()}
+        one = reader.read([view.ref], alone, at_us[i : i + 1], kept)
         assert one.status[view.name] == [many.status[view.name][i]]
         for column in view.ref.columns():
             assert repr(one.columns[column][0]) == repr(many.columns[column][i]) == repr(offline[column][i])

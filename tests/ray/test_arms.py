@@ -72,6 +72,23 @@ def test_an_experiment_gets_its_share_and_ends(platform: mlplat.Platform) -> Non
     assert {row["propensity"] for row in log if row["arm"] == "v2"} == {0.5, 0.9}
 
 
+def test_the_policy_for_features_holds_for_every_arm_until_the_next_serve(platform: mlplat.Platform) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"missing names view 'recant', which this endpoint does not read; .* recent"
+    ):
+        platform.serve("sold", missing={"recant": "refuse"})
+    endpoint = platform.serve("sold", missing={"recent": "refuse"}, expired="keep")
+    stranger = [*ROWS, {"shop": "nowhere", "size": 0.5}]
+    for share in (0.0, 0.5, 1.0):
+        if share:
+            platform.experiment("sold", "sold@2", share=share)
+        assert len(endpoint.predict(ROWS)) == len(ROWS)
+        with pytest.raises(InvalidInput, match="'shop' of row 40 has no features of view 'recent'"):
+            endpoint.predict(stranger)
+    platform.end("sold", "v2")
+    assert platform.serve("sold").predict(stranger)[-1].features == {"recent": "missing"}
+
+
 def test_what_cannot_be_an_experiment_is_refused(platform: mlplat.Platform) -> None:
     with pytest.raises(InvalidInput, match="gold already"):
         platform.experiment("sold", "sold@1", share=0.1)

@@ -29,6 +29,7 @@ from mlplat.model.task import BINARY
 from mlplat.serve import state, tokens
 from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, alive
 from mlplat.serve.log import read_log
+from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.state import Member
 from tests.features.support import InProcess
 from tests.redis_server import PASSWORD, RedisServer
@@ -255,9 +256,12 @@ def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServ
     path = artifact.save(model, own / "models", golden=artifact.Golden.of(model, {**COLUMNS, "newest.wind": [7.0]}))
     online = SecretStr(redis_server.url)
     gold = Member(name="gold", role="kept", version=1, digest=model.digest, path=str(path))
-    served = deploy(home.session, own, gold, name="on_redis", online=online)
+    policy = FeaturePolicy(missing={"newest": "refuse"}, features_s=30.0)
+    served = deploy(home.session, own, gold, name="on_redis", online=online, policy=policy)
     try:
         (prediction,) = served.predict([ROW])
+        with pytest.raises(InvalidInput, match="'origin' of row 1 has no features of view 'newest'"):
+            served.predict([ROW, {**ROW, "origin": "XXX"}])
     finally:
         served.close()
         undeploy(own, "on_redis")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +48,37 @@ class FakeModel:
 
 
 class FakeReader:
-    """JFK has wind 10, aircraft N1 a delay of 5; nobody else is known. Remembers the moments it was asked for."""
+    """JFK has wind 10, aircraft N1 a delay of 5; nobody else is known. LGA's wind of 20 and tail OLD's delay of 7 have expired.
+    Remembers the moments it was asked for."""
 
     def __init__(self) -> None:
         self.asked_us: list[int] = []
 
-    def read(self, refs: Sequence[FeatureRef], keys: Mapping[str, Sequence[Any]], at_us: Sequence[int]) -> OnlineRows:
+    def read(
+        self,
+        refs: Sequence[FeatureRef],
+        keys: Mapping[str, Sequence[Any]],
+        at_us: Sequence[int],
+        keep: Collection[str] = (),
+    ) -> OnlineRows:
         self.asked_us += at_us
-        known = {"weather": {"JFK": 10.0}, "aircraft": {"N1": 5}}
+        known: Mapping[str, Mapping[str, Any]] = {"weather": {"JFK": 10.0}, "aircraft": {"N1": 5}}
+        old: Mapping[str, Mapping[str, Any]] = {"weather": {"LGA": 20.0}, "aircraft": {"OLD": 7}}
         columns: dict[str, Sequence[Any]] = {}
         status: dict[str, Sequence[Status]] = {}
         for ref in refs:
             entities = keys[ref.keys[0]]
             assert len(entities) == len(at_us)
-            columns[ref.columns()[0]] = [known[ref.view].get(entity) for entity in entities]
-            status[ref.view] = ["ok" if entity in known[ref.view] else "missing" for entity in entities]
+            new, gone = known[ref.view], old[ref.view]
+            given = {**gone, **new} if ref.view in keep else new
+            columns[ref.columns()[0]] = [given.get(entity) for entity in entities]
+            status[ref.view] = [
+                "ok" if entity in new else "expired" if entity in gone else "missing" for entity in entities
+            ]
         return OnlineRows(columns=columns, status=status)
+
+    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 
 from mlplat.model.signature import FeatureRef, Field, Signature
-from mlplat.serve.parity import ASKED_AT, asked, compare, merged
+from mlplat.serve.parity import ASKED_AT, as_seen, asked, compare, merged
 
 REF = FeatureRef(
     view="v", version="1", keys=("shop",), fields=(Field(name="x", dtype="float64"), Field(name="n", dtype="int64"))
@@ -52,6 +52,25 @@ def test_what_differs_is_named_with_nulls_and_signs() -> None:
     assert (parity.differing, parity.by_feature, parity.first, parity.max_abs_diff) == (2, {"v.x": 2}, "b", 0.5)
     both = merged([compare(LOG, BATCH, SIGNATURE), parity])
     assert (both.rows, both.differing, both.by_feature, both.first, both.max_abs_diff) == (6, 2, {"v.x": 2}, "b", 0.5)
+
+
+def test_what_was_kept_after_it_expired_is_compared_with_what_it_was() -> None:
+    def never() -> pl.DataFrame:
+        raise AssertionError("nobody kept anything")
+
+    null = pl.Series([1.0, None, None])
+    log = LOG.with_columns(pl.Series("status.v", ["ok", "expired", "expired"]))
+    batch = BATCH.with_columns(null.alias("v.x"), pl.Series("v.n", [1, None, None]))
+    kept = BATCH.with_columns(pl.Series("v.x", [9.0, None, -0.0]))
+    seen = as_seen(log, batch, SIGNATURE, kept=lambda: kept)
+    assert compare(log, seen, SIGNATURE)
+    assert seen["v.x"].to_list() == [1.0, None, -0.0], "what had not expired is as it was"
+    wrong = kept.with_columns(pl.Series("v.n", [1, 2, 4]))
+    assert compare(log, as_seen(log, batch, SIGNATURE, kept=lambda: wrong), SIGNATURE).first == "c"
+    as_null = log.with_columns(batch["v.x"], batch["v.n"])
+    assert compare(as_null, as_seen(as_null, batch, SIGNATURE, kept=never), SIGNATURE)
+    other = log.with_columns(pl.Series("status.v", ["ok", "ok", None]))
+    assert as_seen(other, batch, SIGNATURE, kept=never) is batch
 
 
 def test_another_class_is_a_difference_of_one() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlplat.errors import Corrupt, InvalidInput, NotFound
 from mlplat.serve import state
+from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.state import Entry, Member, Role
 
 
@@ -39,6 +42,26 @@ def test_a_change_can_be_undone(tmp_path: Path) -> None:
 def test_a_torn_record_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "endpoints.json").write_text(content)
     with pytest.raises(Corrupt, match=r"endpoints\.json"):
+        state.read(tmp_path)
+
+
+def test_the_policy_for_features_comes_back_and_stays_as_gold_and_experiments_change(tmp_path: Path) -> None:
+    policy = FeaturePolicy(missing={"weather": "refuse"}, expired="keep", features_s=0.05)
+    found = state.put(tmp_path, replace(entry(), policy=policy).with_member(member("b", 2)))
+    assert state.read(tmp_path)["late"] == found
+    assert found.policy == found.with_gold(member("gold", 3)).policy == found.without("b").policy == policy
+
+
+def test_an_entry_of_before_there_were_policies_has_the_plain_one(tmp_path: Path) -> None:
+    state.put(tmp_path, entry())
+    path = tmp_path / "endpoints.json"
+    recorded = json.loads(path.read_text())
+    del recorded["late"]["policy"]
+    path.write_text(json.dumps(recorded))
+    assert state.read(tmp_path)["late"].policy == FeaturePolicy()
+    recorded["late"]["policy"] = {"missing": "perhaps"}
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(Corrupt, match="'perhaps' is not 'null' or 'refuse'"):
         state.read(tmp_path)
 
 

@@ -27,6 +27,7 @@ from mlplat.serve._ray import backbones
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, HOST, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, alive, epochs
+from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.state import Entry, Member
 
 _POLL_S = 0.05
@@ -41,6 +42,7 @@ def deploy(
     port: int | None = None,
     online: SecretStr | None = None,
     cache_bytes: int = 0,
+    policy: FeaturePolicy | None = None,
 ) -> Endpoint:
     """Serve a version under a name, as gold, and return when the URL answers with it. Experiments and shadows that the name has
     stay, and what was gold before is kept ready.
@@ -58,10 +60,11 @@ def deploy(
     cluster = _cluster_id()
 
     def served(before: Entry | None) -> Entry:
+        declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy()}
         if before is None:
             values = {"version": gold.version, "digest": gold.digest, "path": gold.path, "compute": gold.compute}
-            return Entry(name=name, url=url, cluster=cluster, cache_bytes=cache_bytes, **values)  # type: ignore[arg-type]
-        return replace(before.with_gold(gold), url=url, cluster=cluster, cache_bytes=cache_bytes)
+            return Entry(name=name, url=url, cluster=cluster, **declared, **values)  # type: ignore[arg-type]
+        return replace(before.with_gold(gold), url=url, cluster=cluster, **declared)
 
     entry = _apply(session, home, name, served, online)
     return Endpoint(name=name, url=url, version=entry.version)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 
 from mlplat.clock import SystemClock
+from mlplat.errors import MlplatError
 from mlplat.serve import state
 from mlplat.serve._ray import backbones
 from mlplat.serve._ray.settings import HOST, QUIET
@@ -25,6 +27,7 @@ from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
 from mlplat.serve.load import load
 from mlplat.serve.log import PredictionLog
+from mlplat.serve.lookup import Lookup
 from mlplat.serve.metrics import Metrics
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
@@ -55,7 +58,8 @@ class Ingress:
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
         clock = self._clock = SystemClock()
         gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log)
-        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids())
+        self._lookup = None if online is None else Lookup(self._reader)
+        answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids(), lookup=self._lookup)
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
         self._app = App(answerer, self._load({}), gate=gate, metrics=metrics, on_stop=self._stop)
@@ -93,7 +97,12 @@ class Ingress:
 
     def _load(self, before: dict[str, Served]) -> dict[str, Served]:
         entries = [entry for entry in state.read(self._home).values() if entry.cluster == self._cluster]
-        return {entry.name: load(entry, backbones.connect, self._clock, before.get(entry.name)) for entry in entries}
+        found = {entry.name: load(entry, backbones.connect, self._clock, before.get(entry.name)) for entry in entries}
+        for served in found.values():
+            for version in served.versions.values():
+                with suppress(MlplatError):  # it is said to who asks for it
+                    self._reader.prepare(version.signature.features, served.rules.keep)
+        return found
 
     async def _let_go(self, before: dict[str, Served], after: dict[str, Served]) -> None:
         """Backbones that nobody asks any more answer what they were asked, and close."""
@@ -105,6 +114,8 @@ class Ingress:
 
     def _stop(self) -> None:
         self._log.close()
+        if self._lookup is not None:
+            self._lookup.close()
         self._reader.close()
 
 
