@@ -23,11 +23,13 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.lock import exclusive
 from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
+from mlplat.notify import Notifier, listed
 from mlplat.serve import live, state, tokens
 from mlplat.serve import outcomes as kept
 from mlplat.serve.advancing import keep_asking, same
 from mlplat.serve.endpoint import alive
 from mlplat.serve.gold_promoter import GoldPromoter
+from mlplat.serve.objective import Objective
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
 from mlplat.train import progress_for
@@ -63,6 +65,8 @@ class Endpoints(Feedback):
         port: int | None = None,
         compute: str | Mapping[str, Any] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        objective: str | Literal["kept"] | None = "kept",
+        notify: Notifier | Sequence[Notifier] | Literal["kept"] = "kept",
     ) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
@@ -71,14 +75,30 @@ class Endpoints(Feedback):
         already goes over to the present gold without losing a request; its experiments and shadows stay.
 
         `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
+
+        `objective` is how fast it is to answer, such as "p99 < 50ms"; None: no matter. `notify` is told (`mlplat.notify`) when
+        that is not kept, within seconds, and when it is again. "kept" leaves them as they are; a new cluster has to be given
+        `notify` anew, because nothing of it is on disk.
         """
+        said = self._objective(name, objective)
+        told = None if notify == "kept" else listed(notify)
+        if told and said is None:
+            raise InvalidInput('notify: there is nothing to tell without an objective, such as objective="p99 < 50ms"')
         gold = self.gold(name)
         session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
         member = self._member("gold", "kept", gold, share=1.0, compute=compute)
         endpoint = deploy(
-            session, self.home, member, online=self._online_url, name=name, port=port, cache_bytes=cache_bytes
+            session,
+            self.home,
+            member,
+            online=self._online_url,
+            name=name,
+            port=port,
+            cache_bytes=cache_bytes,
+            objective=said,
+            notify=told,
         )
         self._closing.callback(endpoint.close)
         return endpoint
@@ -285,6 +305,12 @@ class Endpoints(Feedback):
             share=share,
             compute=demand.to_json() if own and demand is not None else None,
         )
+
+    def _objective(self, name: str, given: str | None) -> str | None:
+        if given == "kept":
+            before = state.read(self.home).get(name)
+            return None if before is None else before.objective
+        return None if given is None else str(Objective.parse(given))
 
     def _served(self, name: str) -> Entry:
         found = state.read(self.home).get(name)

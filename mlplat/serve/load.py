@@ -11,6 +11,7 @@ from mlplat.model import artifact
 from mlplat.model.model import Model
 from mlplat.serve.backbone import Backbone
 from mlplat.serve.cache import Cache
+from mlplat.serve.objective import Objective
 from mlplat.serve.remembered import Values
 from mlplat.serve.served import Served, Version
 from mlplat.serve.state import Entry, Member
@@ -29,7 +30,10 @@ def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = N
     else:
         cache = Cache(max_bytes=entry.cache_bytes, clock=clock) if entry.cache_bytes else None
     versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect, cache) for m in entry.members()]
-    return Served.of(entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes)
+    objective = None if entry.objective is None else Objective.parse(entry.objective)
+    return Served.of(
+        entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes, objective=objective
+    )
 
 
 def ready(path: str, digest: str) -> Model:

@@ -12,6 +12,7 @@ from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
 from mlplat.serve.dispatch import Ask, sole
 from mlplat.serve.log import Layout
+from mlplat.serve.objective import Objective
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
@@ -72,6 +73,7 @@ class Served:
     parser: Parser
     cache: Cache[Values] | None = None
     cache_bytes: int = 0
+    objective: Objective | None = None
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
     sole: Ask | None = field(init=False)

@@ -38,7 +38,7 @@ class Member:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One name: which version is gold, where its artifact is, at which URL, in which life of which cluster, and who else there
-    is."""
+    is. `objective` as `Objective.parse` takes it."""
 
     name: str
     version: int
@@ -49,6 +49,7 @@ class Entry:
     epoch: int = 0
     compute: Mapping[str, Any] | None = None
     cache_bytes: int = 0
+    objective: str | None = None
     others: tuple[Member, ...] = ()
 
     def table(self) -> RoutingTable:
