@@ -71,8 +71,9 @@ class Endpoints(Feedback):
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
         `compute`: None, the model runs in the endpoint's own process, which is fastest for models that answer in less than a
-        millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes. A name that is served
-        already goes over to the present gold without losing a request; its experiments and shadows stay.
+        millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes, "cpu:0-4" none while
+        nobody asks, and {"GPU": 0.25} a quarter of a GPU. A name that is served already goes over to the present gold without
+        losing a request; its experiments and shadows stay.
 
         `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
 
@@ -208,7 +209,7 @@ class Endpoints(Feedback):
         version = self.version(model)
         decision = Act(reason=f"by {who}: {why}", evidence={"action": "gold"})
         compute = self._served(name).compute if name in state.read(self.home) else None
-        demand = None if compute is None else Demand.parse(compute)
+        demand = None if compute is None else Demand.parse(compute, idle=True)
         member = self._member(
             "gold", "experiment", version, share=1.0, compute=None if demand is None else demand.to_json()
         )
@@ -232,7 +233,7 @@ class Endpoints(Feedback):
         gold, *others = entry.members()
         rows = [(gold.name, "gold", gold.version, entry.table().arms[0].share, gold.compute)]
         rows += [(m.name, m.role, m.version, m.share, m.compute) for m in others]
-        said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4]))) for row in rows]
+        said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4], idle=True))) for row in rows]
         schema = {"arm": pl.String, "role": pl.String, "version": pl.Int64, "share": pl.Float64, "compute": pl.String}
         return pl.DataFrame(said, schema=schema, orient="row")
 
@@ -292,10 +293,10 @@ class Endpoints(Feedback):
         share: float,
         compute: str | Mapping[str, Any] | None,
     ) -> Member:
-        demand = None if compute is None else Demand.parse(compute)
+        demand = None if compute is None else Demand.parse(compute, idle=True)
         own = demand is not None and not demand.in_process
         if own and demand is not None:
-            demands.check(demand, self.session.total())
+            demands.check(replace(demand, least=max(1, demand.least)), self.session.total())
         return Member(
             name=arm,
             role=role,

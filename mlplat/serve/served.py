@@ -24,7 +24,7 @@ DEADLINE_S = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """A model version that is ready, with what every request to it needs, made once. `needed` are request fields that it
-    cannot do without."""
+    cannot do without; `compute` what its own processes ask for, if it has some."""
 
     number: int
     digest: str
@@ -34,6 +34,7 @@ class Version:
     inputs: tuple[Field, ...]
     needed: tuple[str, ...]
     remembered: Remembered | None = None
+    compute: Mapping[str, Any] | None = None
 
     @property
     def remote(self) -> bool:
@@ -42,7 +43,13 @@ class Version:
 
     @classmethod
     def of(
-        cls, number: int, model: Predictor, backbone: Backbone | None = None, *, cache: Cache[Values] | None = None
+        cls,
+        number: int,
+        model: Predictor,
+        backbone: Backbone | None = None,
+        *,
+        cache: Cache[Values] | None = None,
+        compute: Mapping[str, Any] | None = None,
     ) -> Version:
         """`backbone` answers in the place of the model itself, `cache` what it has answered before."""
         signature, answering = model.signature, backbone or Fused(model)
@@ -55,6 +62,7 @@ class Version:
             remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
             layout=Layout.of(signature),
             inputs=signature.inputs(),
+            compute=compute,
             needed=tuple(field.name for field in signature.request if field.required),
         )
 

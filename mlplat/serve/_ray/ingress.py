@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import count
@@ -31,6 +32,9 @@ from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
 from mlplat.serve.tokens import Gate
 from mlplat.serve.watch import Watches
+
+_SCALE_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 @serve.deployment(
@@ -116,12 +120,31 @@ class Ingress:
     def _follow(self, served: dict[str, Served]) -> None:
         self._watches.follow({name: one.objective for name, one in served.items()})
 
+    async def _scale(self) -> None:
+        """Calls at once follow the number of replicas."""
+        while True:
+            await asyncio.sleep(_SCALE_S)
+            found = [version.backbone for served in self._app.served.values() for version in served.versions.values()]
+            scaled = [one for one in found if isinstance(one, backbones.Replicas) and one.scales]
+            if not scaled:
+                continue
+            try:
+                running = await asyncio.to_thread(backbones.running)
+            except Exception as error:  # noqa: BLE001 - as long as nobody says how many there are, it stays as it was
+                _log.warning("how many replicas there are is not known: %s", type(error).__name__)
+                continue
+            for one in scaled:
+                one.follow(running.get(one.app, 0))
+
     def _start(self) -> None:
         # In an empty context: Ray Serve cancels what a request began when its caller leaves.
-        self._watching = asyncio.get_running_loop().create_task(self._watches.run(), context=contextvars.Context())
+        loop = asyncio.get_running_loop()
+        work = (self._watches.run(), self._scale())
+        self._tasks = [loop.create_task(one, context=contextvars.Context()) for one in work]
 
     def _stop(self) -> None:
-        self._watching.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._log.close()
         self._reader.close()
 
