@@ -23,11 +23,13 @@ from mlplat.jobs.demand import Demand
 from mlplat.metadata.lock import exclusive
 from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
+from mlplat.notify import Notifier, listed
 from mlplat.serve import live, state, tokens
 from mlplat.serve import outcomes as kept
 from mlplat.serve.advancing import keep_asking, same
 from mlplat.serve.endpoint import alive
 from mlplat.serve.gold_promoter import GoldPromoter
+from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
@@ -67,12 +69,15 @@ class Endpoints(Feedback):
         missing: Missing | Mapping[str, Missing] = "null",
         expired: Expired | Mapping[str, Expired] = "null",
         features_s: float = FEATURES_S,
+        objective: str | Literal["kept"] | None = "kept",
+        notify: Notifier | Sequence[Notifier] | Literal["kept"] = "kept",
     ) -> Endpoint:
         """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
 
         `compute`: None, the model runs in the endpoint's own process, which is fastest for models that answer in less than a
-        millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes. A name that is served
-        already goes over to the present gold without losing a request; its experiments and shadows stay.
+        millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes, "cpu:0-4" none while
+        nobody asks, and {"GPU": 0.25} a quarter of a GPU. A name that is served already goes over to the present gold without
+        losing a request; its experiments and shadows stay.
 
         `cache_bytes` of answers are kept by all that they depend on: the model and its inputs, features included. 0: none.
 
@@ -80,8 +85,16 @@ class Endpoints(Feedback):
         for all views or by view: "null", the model sees null, as in training; "refuse", the request is refused; and of
         expired ones "keep", the model sees them. A read from an online store that is a server may take `features_s`
         seconds: what is later is as good as missing. All of it holds until the next `serve` of the name, for every arm.
+
+        `objective` is how fast it is to answer, such as "p99 < 50ms"; None: no matter. `notify` is told (`mlplat.notify`) when
+        that is not kept, within seconds, and when it is again. "kept" leaves them as they are; a new cluster has to be given
+        `notify` anew, because nothing of it is on disk.
         """
         policy = FeaturePolicy(missing=missing, expired=expired, features_s=features_s)
+        said = self._objective(name, objective)
+        told = None if notify == "kept" else listed(notify)
+        if told and said is None:
+            raise InvalidInput('notify: there is nothing to tell without an objective, such as objective="p99 < 50ms"')
         gold = self.gold(name)
         if not (isinstance(missing, str) and isinstance(expired, str)):
             policy.check_views(self._views_read(name, gold))
@@ -98,6 +111,8 @@ class Endpoints(Feedback):
             port=port,
             cache_bytes=cache_bytes,
             policy=policy,
+            objective=said,
+            notify=told,
         )
         self._closing.callback(endpoint.close)
         return endpoint
@@ -207,7 +222,7 @@ class Endpoints(Feedback):
         version = self.version(model)
         decision = Act(reason=f"by {who}: {why}", evidence={"action": "gold"})
         compute = self._served(name).compute if name in state.read(self.home) else None
-        demand = None if compute is None else Demand.parse(compute)
+        demand = None if compute is None else Demand.parse(compute, idle=True)
         member = self._member(
             "gold", "experiment", version, share=1.0, compute=None if demand is None else demand.to_json()
         )
@@ -231,7 +246,7 @@ class Endpoints(Feedback):
         gold, *others = entry.members()
         rows = [(gold.name, "gold", gold.version, entry.table().arms[0].share, gold.compute)]
         rows += [(m.name, m.role, m.version, m.share, m.compute) for m in others]
-        said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4]))) for row in rows]
+        said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4], idle=True))) for row in rows]
         schema = {"arm": pl.String, "role": pl.String, "version": pl.Int64, "share": pl.Float64, "compute": pl.String}
         return pl.DataFrame(said, schema=schema, orient="row")
 
@@ -291,10 +306,10 @@ class Endpoints(Feedback):
         share: float,
         compute: str | Mapping[str, Any] | None,
     ) -> Member:
-        demand = None if compute is None else Demand.parse(compute)
+        demand = None if compute is None else Demand.parse(compute, idle=True)
         own = demand is not None and not demand.in_process
         if own and demand is not None:
-            demands.check(demand, self.session.total())
+            demands.check(replace(demand, least=max(1, demand.least)), self.session.total())
         return Member(
             name=arm,
             role=role,
@@ -311,6 +326,12 @@ class Endpoints(Feedback):
         numbers = {gold.version} | ({m.version for m in entry.others} if entry is not None else set())
         signatures = [self.load(self.metadata.version(name, number)).signature for number in sorted(numbers)]
         return {ref.view for signature in signatures for ref in signature.features}
+
+    def _objective(self, name: str, given: str | None) -> str | None:
+        if given == "kept":
+            before = state.read(self.home).get(name)
+            return None if before is None else before.objective
+        return None if given is None else str(Objective.parse(given))
 
     def _served(self, name: str) -> Entry:
         found = state.read(self.home).get(name)

@@ -1,6 +1,7 @@
-"""Telling people that something ended: a port, and its shapes for a webhook, Slack, e-mail and tests.
+"""Telling people what happened: a port, its shapes for a webhook, Slack, e-mail and tests, and the delivery to several.
 
-Apart from training, because it knows nothing of runs: it takes a message somewhere, and keeps every secret to itself.
+Apart from training and serving, because it knows nothing of them: it takes a message somewhere, and keeps every secret to
+itself.
 """
 
 from __future__ import annotations
@@ -10,33 +11,39 @@ import json
 import math
 import smtplib
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from http.client import HTTPException
+from threading import Thread
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from mlplat.errors import InvalidInput, Refused, Unavailable
+from mlplat.errors import InvalidInput, MlplatError, Refused, Unavailable
 
 TIMEOUT_S = 5.0
 """Of every step of talking to a server."""
+DEADLINE_S = 12.0
+"""Longer than two tries that time out; what takes longer is let go."""
 SMTPS_PORT = 465
 """Where a server speaks TLS from the first byte."""
 BUSY = (408, 429)
 
-Event = Literal["finished", "failed", "interrupted"]
+Event = Literal["finished", "failed", "interrupted", "breached", "recovered"]
+"""How a run ended; or that the objective of an endpoint is not kept, and that it is kept again."""
 Plain = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What happened to a run, for people (`subject`, one line, and `text`) and for programs (the rest).
+    """What happened to a run or an endpoint, for people (`subject`, one line, and `text`) and for programs (the rest).
 
-    `name` is that of the training set, `run_id` the record's, None if nothing was recorded. Values of `facts` are texts,
-    finite numbers, booleans or None. Raises `InvalidInput` for anything else.
+    `name` is that of the training set or of the endpoint, `run_id` a run's record, None if there is none. Values of `facts`
+    are texts, finite numbers, booleans or None. Raises `InvalidInput` for anything else.
     """
 
     subject: str
@@ -174,6 +181,62 @@ class Email:
             if self.user is not None and self.password is not None:
                 session.login(self.user, self.password)
             return session.send_message(mail)
+
+
+def listed(notify: object) -> tuple[Notifier, ...]:
+    """One notifier or several. `InvalidInput` for what is none, such as a bare URL, which is not shown."""
+    several = notify if isinstance(notify, Sequence) and not isinstance(notify, str) else (notify,)
+    for one in several:
+        if not isinstance(one, Notifier) or isinstance(one, type):
+            kind = one.__name__ if isinstance(one, type) else f"a {type(one).__name__}"
+            raise InvalidInput(
+                f"notify: {kind} is no notifier. Give a Webhook, Slack or Email of mlplat.notify, or an object with "
+                "send(message)"
+            )
+    return tuple(several)
+
+
+def deliver(
+    message: Message, notifiers: Sequence[Notifier], note: Callable[[str], None], *, within_s: float = DEADLINE_S
+) -> None:
+    """To all at once, each with a second try. What did not arrive is noted, and no error."""
+    deliveries = [_begun(notifier, message) for notifier in notifiers]
+    wait(deliveries, timeout=within_s)
+    for notifier, delivery in zip(notifiers, deliveries, strict=True):
+        why = _failure(delivery) if delivery.done() else f"it took more than {within_s:g} s"
+        if why is not None:
+            note(f"{type(notifier).__name__} was not notified: {why}")
+
+
+def _begun(notifier: Notifier, message: Message) -> Future[None]:
+    """On a thread that nobody has to wait for, not even the end of the process."""
+    delivery: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            _sent(notifier, message)
+        except BaseException as error:  # noqa: BLE001 - it is noted
+            delivery.set_exception(error)
+        else:
+            delivery.set_result(None)
+
+    Thread(target=work, name="mlplat-notify", daemon=True).start()
+    return delivery
+
+
+def _sent(notifier: Notifier, message: Message) -> None:
+    with suppress(Unavailable):
+        notifier.send(message)
+        return
+    notifier.send(message)
+
+
+def _failure(delivery: Future[None]) -> str | None:
+    """The message of an error that is not ours may hold a URL, and with it a secret."""
+    error = delivery.exception()
+    if error is None:
+        return None
+    return str(error) if isinstance(error, MlplatError) else f"its send raised {type(error).__name__}"
 
 
 class _NoRedirects(HTTPRedirectHandler):

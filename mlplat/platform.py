@@ -26,7 +26,7 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
-from mlplat.notify import Notifier
+from mlplat.notify import Notifier, listed
 from mlplat.serve import state
 from mlplat.serve.endpoint import alive
 from mlplat.train import (
@@ -43,7 +43,7 @@ from mlplat.train import (
 )
 from mlplat.train.lineage import trained_on
 from mlplat.train.measure import PromotionTest
-from mlplat.train.notices import listed, told
+from mlplat.train.notices import told
 from mlplat.train.reproduce import Record, Reproduced, reproduce
 from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
 
@@ -264,7 +264,7 @@ class Platform(Endpoints):
             "views": {name: self.features.history(name)[-1].version for name in self.features.views()},
             "models": [self._model_status(name) for name in self.metadata.names()] if recorded else [],
             "endpoints": [
-                {"name": e.name, "url": e.url, "version": e.version, "alive": alive(e.url)}
+                {"name": e.name, "url": e.url, "version": e.version, "objective": e.objective, "alive": alive(e.url)}
                 for e in state.read(self.home).values()
             ],
             "cluster": look(self.home),

@@ -7,6 +7,7 @@ import email
 import logging
 import math
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mlplat import notify
 from mlplat.errors import InvalidInput, MlplatError, Refused, Unavailable
-from mlplat.notify import Email, InMemoryNotifier, Message, Notifier, Slack, Webhook
+from mlplat.notify import DEADLINE_S, Email, InMemoryNotifier, Message, Notifier, Slack, Webhook, deliver, listed
 from tests.notify_servers import HERE, Mailbox, hook, mailbox
 
 MESSAGE = Message(
@@ -329,3 +330,68 @@ def test_a_message_that_cannot_be_sent_everywhere_is_refused(change: dict[str, A
 @pytest.mark.parametrize("make", [InMemoryNotifier, lambda: Webhook(SECRET), lambda: Slack(SECRET)])
 def test_each_is_a_notifier(make: Callable[[], Notifier]) -> None:
     assert isinstance(make(), Notifier)
+
+
+class Raising:
+    """Raises the errors in turn, then takes what comes."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors, self.tries = list(errors), 0
+
+    def send(self, message: Message) -> None:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+class Stuck:
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+
+    def send(self, message: Message) -> None:
+        self.let_go.wait()
+
+
+def test_a_busy_server_is_tried_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    notes: list[str] = []
+    with hook(503, 200) as server:
+        deliver(MESSAGE, [Webhook(server.url)], notes.append)
+    assert len(server.bodies) == 2
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("errors", "tries", "says"),
+    [
+        ([Unavailable("here is away")], 2, None),
+        ([Unavailable("here is away")] * 2, 2, "here is away"),
+        ([Refused("here says no")], 1, "here says no"),
+        ([RuntimeError("https://here.org/s3cret")], 1, "its send raised RuntimeError"),
+        ([SystemExit()], 1, "its send raised SystemExit"),
+    ],
+)
+def test_what_does_not_arrive_is_noted_and_no_error(errors: list[BaseException], tries: int, says: str | None) -> None:
+    notes, notifier, memory = list[str](), Raising(*errors), InMemoryNotifier()
+    deliver(MESSAGE, [notifier, memory], notes.append)
+    assert notifier.tries == tries
+    assert notes == ([] if says is None else [f"Raising was not notified: {says}"])
+    assert memory.messages == [MESSAGE]
+
+
+def test_a_notifier_that_never_ends_is_let_go() -> None:
+    notes, stuck, memory = list[str](), Stuck(), InMemoryNotifier()
+    deliver(MESSAGE, [stuck, memory], notes.append, within_s=0.05)
+    assert notes == ["Stuck was not notified: it took more than 0.05 s"]
+    assert memory.messages == [MESSAGE]
+    stuck.let_go.set()
+
+
+def test_two_tries_that_time_out_end_before_the_deadline() -> None:
+    assert 2 * notify.TIMEOUT_S < DEADLINE_S
+
+
+def test_one_notifier_or_several_may_be_given() -> None:
+    memory = InMemoryNotifier()
+    assert listed(memory) == listed([memory]) == (memory,)
+    assert listed(()) == ()

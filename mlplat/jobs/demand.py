@@ -27,18 +27,19 @@ class Demand:
     labels: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, compute: str | Mapping[str, Any]) -> Demand:
-        """`InvalidInput` with examples if it is none of the forms."""
+    def parse(cls, compute: str | Mapping[str, Any], *, idle: bool = False) -> Demand:
+        """`InvalidInput` with examples if it is none of the forms. `idle`: there may be no worker at times, as in "cpu:0-4"."""
         if isinstance(compute, Mapping):
-            return cls._of_mapping(compute)
+            return cls._of_mapping(compute, idle)
         match = _SYNTAX.fullmatch(compute.strip().lower()) if isinstance(compute, str) else None
         if match is None:
             raise InvalidInput(f"compute={compute!r} is not a demand. Write {_EXAMPLES}.")
         least = 1 if match[2] is None else int(match[2])
-        return cls._of(compute, least, least if match[3] is None else int(match[3]), {match[1].upper(): 1.0})
+        most = least if match[3] is None else int(match[3])
+        return cls._of(compute, least, most, {match[1].upper(): 1.0}, idle=idle)
 
     @classmethod
-    def _of_mapping(cls, compute: Mapping[str, Any]) -> Demand:
+    def _of_mapping(cls, compute: Mapping[str, Any], idle: bool) -> Demand:
         rest = dict(compute)
         workers, labels = rest.pop("workers", 1), rest.pop("labels", {})
         least, most = workers if isinstance(workers, tuple | list) and len(workers) == 2 else (workers, workers)
@@ -47,13 +48,21 @@ class Demand:
         if not whole or not named or not all(_amount(name, amount) for name, amount in rest.items()):
             raise InvalidInput(f"compute={compute!r} is not a demand. Write {_EXAMPLES}.")
         resources = {_name(name): float(amount) for name, amount in rest.items()}
-        return cls._of(compute, least, most, resources or {"CPU": 1.0}, labels)
+        return cls._of(compute, least, most, resources or {"CPU": 1.0}, labels, idle=idle)
 
     @classmethod
     def _of(
-        cls, said: Any, least: int, most: int, resources: Mapping[str, float], labels: Mapping[str, str] | None = None
+        cls,
+        said: Any,
+        least: int,
+        most: int,
+        resources: Mapping[str, float],
+        labels: Mapping[str, str] | None = None,
+        *,
+        idle: bool,
     ) -> Demand:
-        if not 0 <= least <= most or (least == 0 and (most > 0 or resources != {"CPU": 1.0})):
+        in_process = most == 0 and resources == {"CPU": 1.0}
+        if not 0 <= least <= most or (least == 0 and not in_process and not (idle and most)):
             raise InvalidInput(
                 f"compute={said!r} asks for no worker, or for fewer than it begins with. Write {_EXAMPLES}."
             )

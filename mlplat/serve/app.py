@@ -47,7 +47,7 @@ class App:
     `/readyz`, `/openapi.json`, `/metrics`.
 
     `served` is replaced as a whole by `serve`: a request that runs keeps what it began with. `gate` asks those who want
-    predictions for tokens; a body may take `body_s` seconds. `on_stop` runs at shutdown.
+    predictions for tokens; a body may take `body_s` seconds. `on_start` and `on_stop` run on the loop.
     """
 
     def __init__(
@@ -58,13 +58,14 @@ class App:
         gate: Gate | None = None,
         metrics: Metrics | None = None,
         body_s: float = BODY_S,
+        on_start: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._answerer = answerer
         self._gate = gate
         self._metrics = metrics
         self._body_s = body_s
-        self._on_stop = on_stop
+        self._on_start, self._on_stop = on_start, on_stop
         self._pages: dict[str, Callable[[], str | dict[str, Any]]] = {
             "/": self._help,
             "/healthz": self._health,
@@ -228,7 +229,9 @@ class App:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
-            if message["type"] == "lifespan.shutdown":
+            if message["type"] == "lifespan.startup":
+                self._on_start()
+            else:
                 self._on_stop()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":

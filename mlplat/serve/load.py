@@ -9,8 +9,9 @@ from mlplat.clock import Clock
 from mlplat.errors import Corrupt
 from mlplat.model import artifact
 from mlplat.model.model import Model
-from mlplat.serve.backbone import Backbone
+from mlplat.serve.backbone import Backbone, Coalesced
 from mlplat.serve.cache import Cache
+from mlplat.serve.objective import Objective
 from mlplat.serve.remembered import Values
 from mlplat.serve.served import Served, Version
 from mlplat.serve.state import Entry, Member
@@ -29,9 +30,21 @@ def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = N
     else:
         cache = Cache(max_bytes=entry.cache_bytes, clock=clock) if entry.cache_bytes else None
     versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect, cache) for m in entry.members()]
-    return Served.of(
-        entry.name, entry.table(), versions, cache=cache, cache_bytes=entry.cache_bytes, policy=entry.policy
+    objective = None if entry.objective is None else Objective.parse(entry.objective)
+    served = Served.of(
+        entry.name,
+        entry.table(),
+        versions,
+        cache=cache,
+        cache_bytes=entry.cache_bytes,
+        policy=entry.policy,
+        objective=objective,
     )
+    for arm in served.table.arms:
+        backbone = served.versions[arm.version].backbone
+        if isinstance(backbone, Coalesced):
+            backbone.aim(None if objective is None else objective.limit_us / 1e6, clock)
+    return served
 
 
 def ready(path: str, digest: str) -> Model:
@@ -53,9 +66,10 @@ def _version(name: str, member: Member, connect: Connect, cache: Cache[Values] |
     if member.compute is None:
         return Version.of(member.version, ready(member.path, member.digest), cache=cache)
     model = artifact.load(Path(member.path), digest=member.digest, trusted=True).model
-    return Version.of(member.version, model, connect(name, member), cache=None if member.role == "shadow" else cache)
+    cache = None if member.role == "shadow" else cache
+    return Version.of(member.version, model, connect(name, member), cache=cache, compute=member.compute)
 
 
 def _kept(known: Version | None, member: Member) -> Version | None:
-    same = known is not None and known.digest == member.digest and known.remote == (member.compute is not None)
+    same = known is not None and known.digest == member.digest and known.compute == member.compute
     return known if same else None

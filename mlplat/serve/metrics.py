@@ -22,6 +22,7 @@ from mlplat.serve.dispatch import Count
 from mlplat.serve.log import PredictionLog
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
+from mlplat.serve.watch import Watches
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -43,9 +44,10 @@ class _Arm:
 
 
 class Metrics:
-    """Counts. For one event loop."""
+    """Counts. For one event loop. `watches` are told of latencies and failures too."""
 
-    def __init__(self, log: PredictionLog) -> None:
+    def __init__(self, log: PredictionLog, watches: Watches | None = None) -> None:
+        self._watches = watches
         self._arms: dict[tuple[str, str, int | None], _Arm] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
         self._lost: dict[tuple[str, str], list[int]] = {}
@@ -55,6 +57,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._registry.register(_LogCollector(log))
+        if watches is not None:
+            self._registry.register(watches)
 
     def watch(self, served: Callable[[], Mapping[str, Served]], shadows: Shadows) -> None:
         """Tell of caches and shadows too."""
@@ -72,6 +76,8 @@ class Metrics:
 
     def refused(self, name: str, status: int) -> None:
         self._refused[name, str(status)] += 1
+        if status >= 500 and self._watches is not None:
+            self._watches.failed(name)
 
     def refused_features(self, name: str, counts: Mapping[tuple[str, Status], int]) -> None:
         """Rows by view and status, for which the policy refused a request."""
@@ -101,6 +107,8 @@ class Metrics:
         whole.requests += 1
         whole.seconds += latency_us / 1e6
         whole.buckets[bisect_left(BUCKETS_S, latency_us / 1e6)] += 1
+        if self._watches is not None:
+            self._watches.answered(name, latency_us)
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

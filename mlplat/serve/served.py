@@ -12,6 +12,7 @@ from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
 from mlplat.serve.dispatch import Ask, sole
 from mlplat.serve.log import Layout
+from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
@@ -24,7 +25,7 @@ DEADLINE_S = 10.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """A model version that is ready, with what every request to it needs, made once. `needed` are request fields that it
-    cannot do without."""
+    cannot do without; `compute` what its own processes ask for, if it has some."""
 
     number: int
     digest: str
@@ -34,6 +35,7 @@ class Version:
     inputs: tuple[Field, ...]
     needed: tuple[str, ...]
     remembered: Remembered | None = None
+    compute: Mapping[str, Any] | None = None
 
     @property
     def remote(self) -> bool:
@@ -42,7 +44,13 @@ class Version:
 
     @classmethod
     def of(
-        cls, number: int, model: Predictor, backbone: Backbone | None = None, *, cache: Cache[Values] | None = None
+        cls,
+        number: int,
+        model: Predictor,
+        backbone: Backbone | None = None,
+        *,
+        cache: Cache[Values] | None = None,
+        compute: Mapping[str, Any] | None = None,
     ) -> Version:
         """`backbone` answers in the place of the model itself, `cache` what it has answered before."""
         signature, answering = model.signature, backbone or Fused(model)
@@ -55,6 +63,7 @@ class Version:
             remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
             layout=Layout.of(signature),
             inputs=signature.inputs(),
+            compute=compute,
             needed=tuple(field.name for field in signature.request if field.required),
         )
 
@@ -74,6 +83,7 @@ class Served:
     cache: Cache[Values] | None = None
     cache_bytes: int = 0
     rules: Rules = field(default_factory=Rules)
+    objective: Objective | None = None
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
     sole: Ask | None = field(init=False)

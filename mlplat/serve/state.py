@@ -39,7 +39,7 @@ class Member:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One name: which version is gold, where its artifact is, at which URL, in which life of which cluster, and who else there
-    is."""
+    is. `objective` as `Objective.parse` takes it."""
 
     name: str
     version: int
@@ -51,6 +51,7 @@ class Entry:
     compute: Mapping[str, Any] | None = None
     cache_bytes: int = 0
     policy: FeaturePolicy = field(default_factory=FeaturePolicy)
+    objective: str | None = None
     others: tuple[Member, ...] = ()
 
     def table(self) -> RoutingTable:

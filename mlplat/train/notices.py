@@ -1,40 +1,22 @@
-"""What is told of a run when it ends, however it ends, and the sending of it: no notifier can fail or hold up a run."""
+"""What is told of a run when it ends, however it ends."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
-from contextlib import suppress
-from threading import Thread
 from typing import TypeVar
 
-from mlplat.errors import Conflict, InvalidInput, MlplatError, NotYetAvailable, Refused, Unavailable
-from mlplat.notify import Message, Notifier
+from mlplat.errors import Conflict, InvalidInput, NotYetAvailable, Refused
+from mlplat.notify import Message, Notifier, deliver
 from mlplat.train.progress import Progress
 from mlplat.train.run import Interrupted
 from mlplat.train.trainer import TrainedModel
 
-DEADLINE_S = 12.0
-"""Longer than two tries that time out; what takes longer is let go."""
 SAID_AT_MOST = 2_000
 CREDENTIALS = re.compile(r"://[^/\s]+@")
 
 Result = TypeVar("Result", bound=TrainedModel | Interrupted)
-
-
-def listed(notify: object) -> tuple[Notifier, ...]:
-    """One notifier or several. `InvalidInput` for what is none, such as a bare URL, which is not shown."""
-    several = notify if isinstance(notify, Sequence) and not isinstance(notify, str) else (notify,)
-    for one in several:
-        if not isinstance(one, Notifier) or isinstance(one, type):
-            kind = one.__name__ if isinstance(one, type) else f"a {type(one).__name__}"
-            raise InvalidInput(
-                f"notify: {kind} is no notifier. Give a Webhook, Slack or Email of mlplat.notify, or an object with "
-                "send(message)"
-            )
-    return tuple(several)
 
 
 def told(
@@ -46,53 +28,10 @@ def told(
     try:
         result = run(ids.append)
     except BaseException as error:
-        deliver(_of_error(error, name, ids[-1] if ids else None), notifiers, progress)
+        deliver(_of_error(error, name, ids[-1] if ids else None), notifiers, progress.note)
         raise
-    deliver(_of_result(result, name), notifiers, progress)
+    deliver(_of_result(result, name), notifiers, progress.note)
     return result
-
-
-def deliver(
-    message: Message, notifiers: Sequence[Notifier], progress: Progress, *, within_s: float = DEADLINE_S
-) -> None:
-    """To all at once, each with a second try. What did not arrive is noted, and no error."""
-    deliveries = [_begun(notifier, message) for notifier in notifiers]
-    wait(deliveries, timeout=within_s)
-    for notifier, delivery in zip(notifiers, deliveries, strict=True):
-        why = _failure(delivery) if delivery.done() else f"it took more than {within_s:g} s"
-        if why is not None:
-            progress.note(f"{type(notifier).__name__} was not notified: {why}")
-
-
-def _begun(notifier: Notifier, message: Message) -> Future[None]:
-    """On a thread that nobody has to wait for, not even the end of the process."""
-    delivery: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            _sent(notifier, message)
-        except BaseException as error:  # noqa: BLE001 - it is noted where the run is followed
-            delivery.set_exception(error)
-        else:
-            delivery.set_result(None)
-
-    Thread(target=work, name="mlplat-notify", daemon=True).start()
-    return delivery
-
-
-def _sent(notifier: Notifier, message: Message) -> None:
-    with suppress(Unavailable):
-        notifier.send(message)
-        return
-    notifier.send(message)
-
-
-def _failure(delivery: Future[None]) -> str | None:
-    """The message of an error that is not ours may hold a URL, and with it a secret."""
-    error = delivery.exception()
-    if error is None:
-        return None
-    return str(error) if isinstance(error, MlplatError) else f"its send raised {type(error).__name__}"
 
 
 def _of_result(result: TrainedModel | Interrupted, name: str) -> Message:

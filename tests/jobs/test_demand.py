@@ -45,6 +45,19 @@ def test_bad_syntax_is_answered_with_examples(compute: object) -> None:
         Demand.parse(compute)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("compute", ["cpu:0-4", {"workers": (0, 4)}, {"workers": [0, 4], "GPU": 0.25}])
+def test_no_worker_at_times_is_a_demand_only_where_that_can_be(compute: Any) -> None:
+    with pytest.raises(InvalidInput, match="asks for no worker"):
+        Demand.parse(compute)
+    demand = Demand.parse(compute, idle=True)
+    assert (demand.least, demand.count, demand.in_process) == (0, 4, False)
+    assert Demand.parse(demand.to_json(), idle=True) == demand
+    assert str(Demand.parse("cpu:0-4", idle=True)) == "cpu:0-4"
+    assert Demand.parse("cpu:0", idle=True).in_process
+    with pytest.raises(InvalidInput, match="asks for no worker"):
+        Demand.parse({"workers": 0, "GPU": 1}, idle=True)
+
+
 @given(st.sampled_from(["cpu", "gpu"]), st.integers(1, 999), st.integers(0, 9))
 def test_a_demand_prints_as_what_it_parses_from(device: str, least: int, more: int) -> None:
     text = f"{device}:{least}-{least + more}" if more else f"{device}:{least}"

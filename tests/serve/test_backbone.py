@@ -137,6 +137,68 @@ def test_what_is_too_much_is_refused_and_what_waits_at_the_end_is_answered() -> 
     run(test)
 
 
+def test_calls_at_once_may_be_changed_and_nothing_is_left_behind() -> None:
+    async def test(server: Server) -> None:
+        backbone = Coalesced(server, calls=4, max_rows=1)
+        first = [asked(backbone, i) for i in range(8)]
+        await turns()
+        assert server.at_once == 4
+        backbone.calls = 1
+        server.gate.set()
+        assert [(await one)["y"] for one in first] == [[2 * i] for i in range(8)]
+        server.gate.clear()
+        more = [asked(backbone, i) for i in range(4)]
+        await turns()
+        assert server.at_once == 1
+        backbone.calls = 2
+        more.append(asked(backbone, 4))
+        await turns()
+        assert server.at_once == 2
+        server.gate.set()
+        assert [(await one)["y"] for one in more] == [[2 * i] for i in range(5)]
+
+    run(test)
+
+
+class Stepping:
+    """Each look at it is `step_s` later."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s, self.now_s = step_s, 0.0
+
+    def now_us(self) -> int:
+        return int(self.now_s * 1e6)
+
+    def elapsed_s(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+def test_under_an_objective_calls_shrink_and_what_would_be_late_is_refused() -> None:
+    async def test(server: Server) -> None:
+        server.gate.set()
+        backbone = Coalesced(server)
+        backbone.aim(0.05, Stepping(0.04))  # every call takes 40 ms, and may take 25
+        await asyncio.gather(*(asked(backbone, 100 + i) for i in range(100)))
+        assert server.calls[0] == 32
+        assert server.calls[-1] == 1
+        server.gate.clear()
+        asked_first = asked(backbone, 0)
+        await turns()
+        large = asked(backbone, *range(100, 150))  # alone in the queue: it may wait
+        await turns()
+        with pytest.raises(Unavailable, match="within its latency objective"):
+            await backbone.predict({"x": [1]}, 1)
+        backbone.aim(None, Stepping(0.04))
+        welcome = [asked(backbone, 100 + i) for i in range(100)]
+        await turns()
+        server.gate.set()
+        await asyncio.gather(asked_first, large, *welcome)
+        assert server.calls[-1] > 32
+
+    run(test)
+
+
 def test_an_answer_of_another_number_of_rows_is_no_answer() -> None:
     async def short(columns: Columns, rows: int) -> Outputs:
         return {"y": [1] * (rows - 1)}

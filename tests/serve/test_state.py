@@ -79,6 +79,15 @@ for i in range(50):
     assert len(state.read(tmp_path)) == 100
 
 
+def test_an_entry_of_a_home_from_before_there_were_objectives_has_none(tmp_path: Path) -> None:
+    state.put(tmp_path, replace(entry(), objective="p99 < 50ms"))
+    file = tmp_path / "endpoints.json"
+    entries = json.loads(file.read_text())
+    assert entries["late"].pop("objective") == "p99 < 50ms"
+    file.write_text(json.dumps(entries))
+    assert state.read(tmp_path)["late"].objective is None
+
+
 def member(name: str, version: int, role: Role = "experiment", share: float = 0.1) -> Member:
     return Member(name=name, role=role, version=version, digest=f"d{version}", path=f"/m{version}", share=share)
 
@@ -97,10 +106,11 @@ def test_experiments_and_shadows_stand_beside_gold_and_come_back_from_the_file(t
 
 
 def test_what_was_gold_is_kept_alone_and_comes_back_in_an_instant() -> None:
-    first = entry().with_member(member("b", 2))
+    first = replace(entry(), objective="p99 < 50ms").with_member(member("b", 2))
     second = first.with_gold(member("gold", 2))
     assert [(m.name, m.role, m.version) for m in second.members()] == [("gold", "kept", 2), ("kept", "kept", 1)]
     third = second.with_gold(member("gold", 3))
+    assert third.objective == "p99 < 50ms"
     assert [(m.name, m.version) for m in third.members()] == [("gold", 3), ("kept", 2)]
     assert third.with_gold(member("gold", 3)).members() == third.members()
     back = third.with_gold(member("gold", 2))

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlplat import notify
 from mlplat.clock import SystemClock
 from mlplat.errors import Conflict, InvalidInput, MlplatError, Refused, Unavailable, UserCodeError
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.model import mlp
-from mlplat.notify import Event, InMemoryNotifier, Message, Notifier, Slack, Webhook
+from mlplat.notify import Event, InMemoryNotifier, Message, Notifier, Slack
 from mlplat.platform import connect
 from mlplat.testing.learnable import learnable
-from mlplat.train.notices import DEADLINE_S, deliver, listed, told
+from mlplat.train.notices import told
 from mlplat.train.progress import EpochMetrics, Silent
 from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 from mlplat.train.trainer import Interrupted, TrainedModel, train
 from tests.notify_servers import hook
 from tests.train.support import Listening
-
-MESSAGE = Message(subject="s", text="t", event="failed", name="late")
 
 
 class Breaking(Silent):
@@ -35,26 +31,6 @@ class Breaking(Silent):
 
     def epoch(self, metrics: EpochMetrics) -> None:
         raise self._error
-
-
-class Raising:
-    """Raises the errors in turn, then takes what comes."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.errors, self.tries = list(errors), 0
-
-    def send(self, message: Message) -> None:
-        self.tries += 1
-        if self.errors:
-            raise self.errors.pop(0)
-
-
-class Stuck:
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-
-    def send(self, message: Message) -> None:
-        self.let_go.wait()
 
 
 def run(
@@ -189,33 +165,6 @@ def test_a_metric_that_is_undefined_is_none(tmp_path: Path, monkeypatch: pytest.
     assert memory.messages[0].facts["best_auc"] is None
 
 
-def test_a_busy_server_is_tried_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    progress = Listening()
-    with hook(503, 200) as server:
-        deliver(MESSAGE, [Webhook(server.url)], progress)
-    assert len(server.bodies) == 2
-    assert progress.notes == []
-
-
-@pytest.mark.parametrize(
-    ("errors", "tries", "says"),
-    [
-        ([Unavailable("here is away")], 2, None),
-        ([Unavailable("here is away")] * 2, 2, "here is away"),
-        ([Refused("here says no")], 1, "here says no"),
-        ([RuntimeError("https://here.org/s3cret")], 1, "its send raised RuntimeError"),
-        ([SystemExit()], 1, "its send raised SystemExit"),
-    ],
-)
-def test_what_does_not_arrive_is_noted_and_no_error(errors: list[BaseException], tries: int, says: str | None) -> None:
-    progress, notifier, memory = Listening(), Raising(*errors), InMemoryNotifier()
-    deliver(MESSAGE, [notifier, memory], progress)
-    assert notifier.tries == tries
-    assert progress.notes == ([] if says is None else [f"Raising was not notified: {says}"])
-    assert memory.messages == [MESSAGE]
-
-
 def test_a_run_ends_as_it_does_when_nobody_can_be_notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     progress = Listening()
@@ -224,24 +173,6 @@ def test_a_run_ends_as_it_does_when_nobody_can_be_notified(tmp_path: Path, monke
         with pytest.raises(InvalidInput, match="diverged"):
             run(tmp_path, InMemoryMetadata(), Slack(server.url), progress=progress, learning_rate=1e35)
     assert progress.notes == ["Slack was not notified: 127.0.0.1 answered 404: check its URL"] * 2
-
-
-def test_a_notifier_that_never_ends_is_let_go() -> None:
-    progress, stuck, memory = Listening(), Stuck(), InMemoryNotifier()
-    deliver(MESSAGE, [stuck, memory], progress, within_s=0.05)
-    assert progress.notes == ["Stuck was not notified: it took more than 0.05 s"]
-    assert memory.messages == [MESSAGE]
-    stuck.let_go.set()
-
-
-def test_two_tries_that_time_out_end_before_the_deadline() -> None:
-    assert 2 * notify.TIMEOUT_S < DEADLINE_S
-
-
-def test_one_notifier_or_several_may_be_given() -> None:
-    memory = InMemoryNotifier()
-    assert listed(memory) == listed([memory]) == (memory,)
-    assert listed(()) == ()
 
 
 @pytest.mark.parametrize(

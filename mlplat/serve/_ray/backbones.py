@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -15,6 +16,8 @@ from mlplat.serve.backbone import Backbone, Coalesced, Columns, Outputs
 from mlplat.serve.load import ready
 from mlplat.serve.state import Member
 
+IDLE_S = 60.0
+"""A replica that has had nothing to do for so long ends, where there may be fewer."""
 _NAME = "backbone"
 
 
@@ -39,22 +42,27 @@ class Root:
 
 
 def application(name: str, member: Member) -> str:
-    return f"{APPLICATION}-{name}-{member.version}-{member.digest[:8]}"
+    """Another one for another demand: processes are never changed in place."""
+    demand = hashlib.blake2b(orjson.dumps(member.compute, option=orjson.OPT_SORT_KEYS), digest_size=4).hexdigest()
+    return f"{APPLICATION}-{name}-{member.version}-{member.digest[:8]}-{demand}"
 
 
 def start(name: str, member: Member, *, owned: bool) -> None:
     """Returns when it is warm. On a machine of our own it asks for no core: it would keep a training that wants all of them
     waiting for ever."""
     assert member.compute is not None
-    demand = Demand.parse(member.compute)
+    demand = Demand.parse(member.compute, idle=True)
     options: dict[str, Any] = {"ray_actor_options": resources(demand, owned=owned)}
     if demand.least < demand.count:
         options["autoscaling_config"] = {
             "min_replicas": demand.least,
+            "initial_replicas": max(1, demand.least),  # one at least shows that it can be loaded
             "max_replicas": demand.count,
             "target_ongoing_requests": 1,
+            "metrics_interval_s": 1,  # Ray's 10 s, averaged over 30, are too slow for a queue of people
+            "look_back_period_s": 3,
             "upscale_delay_s": 2,
-            "downscale_delay_s": 60,
+            "downscale_delay_s": IDLE_S,
         }
     else:
         options["num_replicas"] = demand.count
@@ -66,10 +74,33 @@ def stop(name: str, member: Member) -> None:
     serve.delete(application(name, member))
 
 
+class Replicas(Coalesced):
+    """The replicas of a version, from within the ingress. Where their number changes there is one call more than there are: one
+    that waits for a replica is what makes Serve start another."""
+
+    def __init__(self, app: str, demand: Demand) -> None:
+        super().__init__(_calling(app), calls=demand.count)
+        self.app, self._most = app, demand.count
+        self.scales = demand.least < demand.count
+        if self.scales:
+            self.follow(max(1, demand.least))
+
+    def follow(self, running: int) -> None:
+        self.calls = min(running + 1, self._most)
+
+
 def connect(name: str, member: Member) -> Backbone:
-    """From within the ingress."""
     assert member.compute is not None
-    return Coalesced(_calling(application(name, member)), calls=Demand.parse(member.compute).count)
+    return Replicas(application(name, member), Demand.parse(member.compute, idle=True))
+
+
+def running() -> dict[str, int]:
+    """How many replicas each version has, by its application. Blocks."""
+    found = {}
+    for app, status in serve.status().applications.items():
+        deployment = status.deployments.get(_NAME)
+        found[app] = 0 if deployment is None else deployment.replica_states.get("RUNNING", 0)
+    return found
 
 
 def _calling(app: str) -> Callable[[Columns, int], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +19,12 @@ from mlplat._ray.connect import free_port
 from mlplat._ray.flags import has_haproxy
 from mlplat._ray.session import Session
 from mlplat.clock import Clock, SystemClock
-from mlplat.errors import Conflict, MlplatError, NotFound, Unavailable
+from mlplat.errors import Conflict, InvalidInput, MlplatError, NotFound, Unavailable
 from mlplat.metadata.lock import exclusive
 from mlplat.model import artifact
+from mlplat.notify import Notifier
 from mlplat.serve import state
-from mlplat.serve._ray import backbones
+from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, HOST, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, alive, epochs
@@ -43,30 +44,36 @@ def deploy(
     online: SecretStr | None = None,
     cache_bytes: int = 0,
     policy: FeaturePolicy | None = None,
+    objective: str | None = None,
+    notify: Sequence[Notifier] | None = None,
 ) -> Endpoint:
     """Serve a version under a name, as gold, and return when the URL answers with it. Experiments and shadows that the name has
     stay, and what was gold before is kept ready.
 
-    `port` counts when the first endpoint of a cluster starts (default: a free one); the others share it. Raises the
-    error of loading if the model cannot be served; then what was served before still is. `Conflict` if the cluster's
-    Serve belongs to another home, or reads another online store.
+    `notify` are told when the objective is not kept; None: who was told before. `port` counts when the first endpoint of a
+    cluster starts (default: a free one); the others share it. Raises the error of loading if the model cannot be served;
+    then what was served before still is. `Conflict` if the cluster's Serve belongs to another home, or reads another
+    online store.
     """
     artifact.load(
         Path(gold.path), digest=gold.digest, trusted=True
     )  # a bad one is found out before anything is changed
+    packed = None if notify is None else notifiers.packed(notify)
     url = _start(port)
     if _running():
         _of_other_home(home, online)
     cluster = _cluster_id()
+    declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy(), "objective": objective}
 
     def served(before: Entry | None) -> Entry:
-        declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy()}
         if before is None:
             values = {"version": gold.version, "digest": gold.digest, "path": gold.path, "compute": gold.compute}
             return Entry(name=name, url=url, cluster=cluster, **declared, **values)  # type: ignore[arg-type]
         return replace(before.with_gold(gold), url=url, cluster=cluster, **declared)
 
     entry = _apply(session, home, name, served, online)
+    if packed is not None:
+        _notify(name, packed)
     return Endpoint(name=name, url=url, version=entry.version)
 
 
@@ -74,6 +81,18 @@ def check_served(entry: Entry) -> None:
     """`NotFound` if an entry is not served by the cluster of this process."""
     if entry.cluster != _cluster_id() or not _running():
         raise NotFound(f"{entry.name!r} is not served by this cluster: serve it first")
+
+
+def _notify(name: str, packed: bytes) -> None:
+    notifiers.put(name, packed)
+    try:
+        _handle().tells.remote(name).result(timeout_s=READY_S)
+    except Exception as error:  # noqa: BLE001 - what it says may hold a secret
+        notifiers.remove(name)
+        raise InvalidInput(
+            f"notify: the endpoint's own process cannot make it again ({type(error).__name__}), so {name!r} is served and nobody "
+            "will be told. Its class must be in a module that the cluster's processes can import"
+        ) from None
 
 
 def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entry]) -> Entry:
@@ -150,6 +169,7 @@ def undeploy(home: Path, name: str) -> None:
     if before is not None and before.cluster == _cluster_id():
         for member in _own(before).values():
             backbones.stop(name, member)
+        notifiers.remove(name)
 
 
 def flush_log() -> dict[str, int]:

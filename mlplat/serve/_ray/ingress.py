@@ -7,6 +7,8 @@ takes over between two requests: none is dropped. The replica itself is never up
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -21,7 +23,7 @@ from ray.serve.config import BackpressureConfig
 from mlplat.clock import SystemClock
 from mlplat.errors import MlplatError
 from mlplat.serve import state
-from mlplat.serve._ray import backbones
+from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.settings import HOST, QUIET
 from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
@@ -32,6 +34,10 @@ from mlplat.serve.metrics import Metrics
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
 from mlplat.serve.tokens import Gate
+from mlplat.serve.watch import Watches
+
+_SCALE_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 @serve.deployment(
@@ -57,12 +63,15 @@ class Ingress:
         self._log = PredictionLog(self._home)
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
         clock = self._clock = SystemClock()
-        gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log)
+        self._watches = Watches(clock, notifiers.tell)
+        gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log, self._watches)
         self._lookup = None if online is None else Lookup(self._reader)
         answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids(), lookup=self._lookup)
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
-        self._app = App(answerer, self._load({}), gate=gate, metrics=metrics, on_stop=self._stop)
+        served = self._load({})
+        self._app = App(answerer, served, gate=gate, metrics=metrics, on_start=self._start, on_stop=self._stop)
+        self._follow(served)
         metrics.watch(lambda: self._app.served, self._shadows)
         self._refreshing = asyncio.Lock()
 
@@ -75,6 +84,7 @@ class Ingress:
             before = dict(self._app.served)
             served = await asyncio.to_thread(self._load, before)
             self._app.serve(served)
+            self._follow(served)
         await self._let_go(before, served)
         return {name: one.table.epoch for name, one in served.items()}
 
@@ -88,6 +98,10 @@ class Ingress:
     async def shadows(self) -> dict[str, dict[str, int]]:
         """The counts of each, by "NAME/SHADOW"."""
         return {f"{name}/{arm}": asdict(counts) for (name, arm), counts in self._shadows.counts.items()}
+
+    async def tells(self, name: str) -> list[str]:
+        """The kinds of those who are told of an endpoint. Raises what keeps this process from telling them."""
+        return [type(one).__name__ for one in await asyncio.to_thread(notifiers.of, name)]
 
     async def flush_log(self) -> dict[str, int]:
         """Returns when every answer so far is in the log's files."""
@@ -112,7 +126,34 @@ class Ingress:
                 if id(version.backbone) not in kept:
                     await version.backbone.close()
 
+    def _follow(self, served: dict[str, Served]) -> None:
+        self._watches.follow({name: one.objective for name, one in served.items()})
+
+    async def _scale(self) -> None:
+        """Calls at once follow the number of replicas."""
+        while True:
+            await asyncio.sleep(_SCALE_S)
+            found = [version.backbone for served in self._app.served.values() for version in served.versions.values()]
+            scaled = [one for one in found if isinstance(one, backbones.Replicas) and one.scales]
+            if not scaled:
+                continue
+            try:
+                running = await asyncio.to_thread(backbones.running)
+            except Exception as error:  # noqa: BLE001 - as long as nobody says how many there are, it stays as it was
+                _log.warning("how many replicas there are is not known: %s", type(error).__name__)
+                continue
+            for one in scaled:
+                one.follow(running.get(one.app, 0))
+
+    def _start(self) -> None:
+        # In an empty context: Ray Serve cancels what a request began when its caller leaves.
+        loop = asyncio.get_running_loop()
+        work = (self._watches.run(), self._scale())
+        self._tasks = [loop.create_task(one, context=contextvars.Context()) for one in work]
+
     def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
         self._log.close()
         if self._lookup is not None:
             self._lookup.close()
