@@ -147,15 +147,20 @@ class InputEncoding:
                 same_length(name, len(column), rows)
         count = len(self.numeric)
         by_row = [self._scaled(row) for row in zip(*given[:count], strict=True)]
-        scaled = np.array(by_row, dtype=np.float64).reshape(rows, count)
-        absent = np.isnan(scaled)
-        numbers = np.empty((rows, self.width), dtype=np.float32)
-        numbers[:, :count] = np.minimum(np.maximum(scaled, -CLIP), CLIP)
-        if absent.any():
-            numbers[:, :count][absent] = 0.0
-        if self.width > count:
-            numbers[:, count:] = absent[:, [c.indicator for c in self.numeric]]
+        if self.width == count > 0 and all(map(_ordinary, by_row)):
+            numbers = np.array(by_row, dtype=np.float32)
+        else:
+            numbers = self._limited(np.array(by_row, dtype=np.float64).reshape(rows, count))
         return numbers, self._few_codes(given[count:], rows)
+
+    def _limited(self, scaled: Array) -> Array:
+        """With what is beyond the limits, null or infinite."""
+        rows, count = scaled.shape
+        absent = np.isnan(scaled)
+        numbers = np.zeros((rows, self.width), dtype=np.float32)
+        numbers[:, :count] = np.where(absent, 0.0, np.minimum(np.maximum(scaled, -CLIP), CLIP))
+        numbers[:, count:] = absent[:, [c.indicator for c in self.numeric]]
+        return numbers
 
     def _scaled(self, row: Sequence[Any]) -> list[float]:
         if not _NUMBERS.issuperset(map(type, row)):
@@ -197,6 +202,12 @@ class InputEncoding:
         if isinstance(column, list):
             return _listed_slots(column, *self._categorical_plan[i])
         return _slots(arrow(category.name, category.dtype, column), category)
+
+
+def _ordinary(scaled: list[float]) -> bool:
+    """Nothing is null, nor beyond the limits."""
+    total = sum(scaled)
+    return total == total and min(scaled) >= -CLIP and max(scaled) <= CLIP
 
 
 def _fit_numeric(field: Field, values: Array) -> NumericInput:

@@ -61,9 +61,9 @@ class Answerer:
         started_s, received_us = self.clock.elapsed_s(), self.clock.now_us()
         request = served.parser.parse(body, now_us=received_us)
         units = _units(served, request, request_id)
-        sole = served.sole if request.rows == 1 else None
-        if sole is not None and not served.gold.remote:  # nothing to decide, and nobody to wait for
-            parts = [await self.part(served.gold, sole, request, served.rules)]
+        ask = served.singles.of(units[0]) if request.rows == 1 else None
+        if ask is not None and ask.is_gold and not served.gold.remote:  # nothing to decide, and nobody to wait for
+            parts = [await self.part(served.gold, ask, request, served.rules)]
         else:
             parts = await self._parts(served, request, units, request_id)
         own_id = self.new_id()

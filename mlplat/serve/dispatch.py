@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlplat.serve.routing import GOLD, Arm, Assignment, RoutingTable, assign_all
+from mlplat.serve.routing import GOLD, Arm, Assignment, RoutingTable, assign, assign_all
 
 Failure = Literal["failed", "late"]
 
@@ -58,12 +58,22 @@ class Fail:
 Instruction = Ask | Mirror | Count | Give | Fail
 
 
-def sole(table: RoutingTable) -> Ask | None:
-    """What a request of one row asks for, whatever its unit: there is one if gold is alone. Then `Dispatch` has nothing to
-    decide."""
-    if len(table.arms) > 1 or table.mirrors:
-        return None
-    return Ask(version=table.arms[0].version, rows=(0,), arms=tuple(assign_all(table, [""])))
+class Singles:
+    """What a request of one row asks for, made once for each arm: what `Dispatch` begins with, if no shadow is shown it."""
+
+    def __init__(self, table: RoutingTable) -> None:
+        self._table = table
+        self._asks = {
+            arm.name: Ask(version=arm.version, rows=(0,), arms=(Assignment(arm=arm, propensity=arm.share),))
+            for arm in table.arms
+        }
+
+    def of(self, unit: str) -> Ask | None:
+        """None if there is more to do than to ask."""
+        table = self._table
+        if table.mirrors:
+            return None
+        return self._asks[table.arms[0].name if len(table.arms) == 1 else assign(table, unit).arm.name]
 
 
 class Dispatch:

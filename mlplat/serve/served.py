@@ -10,7 +10,7 @@ from mlplat.errors import InvalidInput
 from mlplat.model.signature import Field, Signature
 from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
-from mlplat.serve.dispatch import Ask, sole
+from mlplat.serve.dispatch import Singles
 from mlplat.serve.log import Layout
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
@@ -72,8 +72,8 @@ class Version:
 class Served:
     """A name and who answers for it: a request sees one of these from its start to its end.
 
-    `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `sole` is
-    what `dispatch.sole` says of the table. `rules` are for the features of every version.
+    `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `rules` are
+    for the features of every version.
     """
 
     name: str
@@ -86,10 +86,10 @@ class Served:
     objective: Objective | None = None
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S
-    sole: Ask | None = field(init=False)
+    singles: Singles = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sole", sole(self.table))
+        object.__setattr__(self, "singles", Singles(self.table))
 
     @classmethod
     def of(

@@ -1,0 +1,35 @@
+"""What answers while its processes are killed, and what comes back when all of them were."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlplat.config import environment
+from tests.ray.drivers import ROOT, told
+
+pytestmark = pytest.mark.ray
+
+
+def test_an_endpoint_comes_through_the_death_of_each_process_and_of_all(tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.ray.killing_driver", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment().variables, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert killed.returncode == -9, killed.stderr
+    found = json.loads(killed.stdout.splitlines()[-1])
+    assert found["wrong"] == []
+    assert found["failed"]["ServeController"] == 0  # it is not on the way of a request
+    assert found["arms"] == ["gold", "v2"]
+    (again,) = told("killing_driver", tmp_path, "again")
+    assert again == {"gold": 1, "arms": ["gold", "v2"], "version": again["version"], "alive": True}
+    assert again["version"] in (1, 2)
