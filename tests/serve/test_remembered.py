@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplat.clock import SystemClock
-from mlplat.serve.backbone import Columns, Outputs
+from mlplat.serve.backbone import Columns, Fused, Outputs
 from mlplat.serve.cache import Cache
 from mlplat.serve.remembered import Remembered, Values
 
@@ -36,6 +37,22 @@ class Named:
     async def close(self) -> None: ...
 
 
+class Here:
+    """The same, as a model in this process."""
+
+    def __init__(self, named: Named) -> None:
+        self.named = named
+
+    def predict(self, columns: Columns) -> dict[str, Any]:
+        named, rows = self.named, len(next(iter(columns.values())))
+        named.calls += 1
+        named.rows.append(rows)
+        if named.fails and named.calls % 3 == 0:
+            raise OSError("gone")
+        pairs = [repr(values) for values in zip(*columns.values(), strict=True)]
+        return {"who": np.array([named.name] * rows), "what": np.array(pairs)}
+
+
 def remembered(backbone: Named, cache: Cache[Values]) -> Remembered:
     return Remembered(backbone, cache, digest=backbone.name, outputs=["who", "what"])
 
@@ -43,14 +60,19 @@ def remembered(backbone: Named, cache: Cache[Values]) -> Remembered:
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=6)), max_size=30),
     st.booleans(),
+    st.booleans(),
     st.integers(300, 5_000),
 )
 def test_no_answer_is_another_model_s_or_another_row_s(
-    requests: list[tuple[int, list[Any]]], fails: bool, room: int
+    requests: list[tuple[int, list[Any]]], fails: bool, here: bool, room: int
 ) -> None:
     cache: Cache[Values] = Cache(max_bytes=room, clock=SystemClock())
     models = [Named(name, fails=fails) for name in "abc"]
-    known = [remembered(model, cache) for model in models]
+    backbones = [Fused(Here(model)) if here else model for model in models]  # type: ignore[arg-type]
+    known = [
+        Remembered(backbone, cache, digest=model.name, outputs=["who", "what"])
+        for backbone, model in zip(backbones, models, strict=True)
+    ]
 
     async def one(which: int, rows: list[Any]) -> None:
         columns = {"x": [row[0] for row in rows], "y": [row[1] for row in rows]}
@@ -82,6 +104,16 @@ def test_a_row_that_was_answered_is_not_asked_again_and_those_beside_it_are() ->
         assert model.rows == [2, 1, 1]
 
     asyncio.run(go())
+
+
+def test_a_row_alone_that_was_answered_here_is_not_asked_again() -> None:
+    model = Named("a")
+    cache: Cache[Values] = Cache(max_bytes=1 << 20, clock=SystemClock())
+    known = Remembered(Fused(Here(model)), cache, digest="a", outputs=["who", "what"])  # type: ignore[arg-type]
+    found = [asyncio.run(known.predict({"x": [x]}, 1)) for x in (1, 1, 2)]
+    assert [hits for _, hits in found] == [[False], [True], [False]]
+    assert [outputs["what"] for outputs, _ in found] == [["(1,)"], ["(1,)"], ["(2,)"]]
+    assert model.rows == [1, 1]
 
 
 def test_an_error_is_not_remembered() -> None:
