@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+import psutil
+
 _BACKGROUND = 15
 
 
 def in_background() -> None:
     """This process computes for nobody who waits: from now on it gets what others leave of the cores. For actors alone, whose
     processes end with them: nobody may take it back."""
-    with suppress(OSError, AttributeError):  # AttributeError: no POSIX system
-        os.setpriority(os.PRIO_PROCESS, 0, max(_BACKGROUND, os.getpriority(os.PRIO_PROCESS, 0)))
+    for thread in psutil.Process().threads():  # Linux keeps it by thread: those that are there do not follow
+        with suppress(OSError, AttributeError):  # it has ended; AttributeError: no POSIX system
+            os.setpriority(os.PRIO_PROCESS, thread.id, max(_BACKGROUND, os.getpriority(os.PRIO_PROCESS, thread.id)))
