@@ -198,6 +198,8 @@ def _error(response: httpx.Response) -> MlplatError:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = response.text[:200]
+        if response.status_code == 404:  # a proxy's own page: the process behind it is being replaced
+            return Unavailable(f"nobody answers behind {response.request.url} now: {message}")
     if response.status_code == 404:
         return NotFound(message)
     if response.status_code == 401:

@@ -36,7 +36,7 @@ class Load:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._probability = endpoint.predict([ROW])[0].outputs["probability"]
+        self._gold = endpoint.predict([ROW])[0]
         self._over = threading.Event()
         self.answered, self.failed = 0, 0
         self.wrong: list[Any] = []
@@ -45,13 +45,13 @@ class Load:
         with Endpoint(name=self._endpoint.name, url=self._endpoint.url, timeout_s=PATIENCE_S) as mine:
             while not self._over.is_set():
                 try:
-                    found = mine.predict([ROW])[0].outputs["probability"]
+                    found = mine.predict([ROW])[0]
                 except Unavailable:
                     self.failed += 1
                 else:
                     self.answered += 1
-                    if found != self._probability:
-                        self.wrong.append(found)
+                    if found.version == self._gold.version and found.outputs != self._gold.outputs:
+                        self.wrong.append(found.outputs)
 
     @contextmanager
     def going_on(self) -> Iterator[None]:

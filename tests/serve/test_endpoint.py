@@ -256,3 +256,9 @@ def test_https_is_believed_where_its_certificate_is(tmp_path: Path) -> None:
             other.predict([{"x": 1}])
     with pytest.raises(InvalidInput, match="no certificates can be read"):
         Endpoint(name="late", url="https://127.0.0.1:1", verify=str(tmp_path / "absent.pem"))
+
+
+def test_a_404_of_a_proxy_says_that_nobody_is_behind_it_now(server: Server) -> None:
+    server.status, server.body = 404, b"Path '/predict/late' not found."
+    with Endpoint(name="late", url=server.url) as endpoint, pytest.raises(Unavailable, match="nobody answers behind"):
+        endpoint.predict([{"x": 1}])
