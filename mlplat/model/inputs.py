@@ -147,7 +147,7 @@ class InputEncoding:
                 same_length(name, len(column), rows)
         count = len(self.numeric)
         by_row = [self._scaled(row) for row in zip(*given[:count], strict=True)]
-        if self.width == count > 0 and all(map(_ordinary, by_row)):
+        if by_row and self.width == count and all(map(_ordinary, by_row)):
             numbers = np.array(by_row, dtype=np.float32)
         else:
             numbers = self._limited(np.array(by_row, dtype=np.float64).reshape(rows, count))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mlplat.errors import InvalidInput
 from mlplat.model.inputs import CLIP, FEW_ROWS, NULL, UNSEEN, InputEncoding
 from mlplat.model.signature import Field
+from tests.model.support import encoding_of, rows_of
 
 FIELDS = (
     Field(name="v.a", dtype="float64"),
@@ -167,3 +168,12 @@ def test_a_timestamp_is_no_input_for_now() -> None:
     table = pa.table({"t": pa.array([0], pa.timestamp("us", tz="UTC"))})
     with pytest.raises(InvalidInput, match="'t' is a timestamp"):
         InputEncoding.fit(table, (Field(name="t", dtype="timestamp"),))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize(("numbers", "slots"), [(0, (4,)), (2, ()), (2, (4, 5))])
+def test_few_rows_have_the_shape_of_many(rows: int, numbers: int, slots: tuple[int, ...]) -> None:
+    encoding = encoding_of(numbers, slots)
+    found = encoding.encode(rows_of(encoding, rows))
+    assert [part.shape for part in found] == [(rows, numbers), (rows, len(slots))]
+    assert [part.dtype for part in found] == [np.float32, np.int64]
