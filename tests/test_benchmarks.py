@@ -109,6 +109,7 @@ def test_missing_repeated_changed_and_foreign_rows_of_a_backfill_are_counted() -
     assert wrong_rows(rows, pl.concat([rows, rows.head(1).with_columns(user=pl.lit(9, dtype=pl.Int64))])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [cache.cost, cache.flat])
 def test_what_is_measured_of_the_cache_is_a_full_one_and_rows_that_come_once(
     measure: Callable[[Scene], Figures], tmp_path: Path
@@ -137,7 +138,7 @@ def test_the_benchmark_of_features_has_its_keys_in_quick_and_right_answers(tmp_p
     assert by_key["backfill_killed"]["holds"]
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_row_is_measured_alone(tmp_path: Path) -> None:
     (row,) = run("features", tmp_path, "--only", "join_small")
     assert row["key"] == "join_small"
@@ -193,7 +194,7 @@ SERVING = """cache_cost cache_flat cache_wrong split_wrong hit_rps hit_p50 miss_
 fused_floor full_path log_cost log_lost shadow_hung_p50 shadow_hung_p99 shadow_lost failed_changes flip_p99 admit_s"""
 
 
-@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["cache_flat", "cache_wrong", "split_wrong"])
 def test_a_row_of_the_benchmark_of_serving_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
     assert SERVING.split() == [measure.key for measure in serving.MEASURES]

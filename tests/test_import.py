@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import json, sys, time
 began = time.perf_counter()
@@ -32,6 +34,7 @@ def test_defining_features_loads_neither_ray_nor_torch_nor_mlflow() -> None:
     assert not {"ray", "torch", "mlflow", "redis"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_connecting_loads_neither_ray_nor_torch(tmp_path: object) -> None:
     _, loaded = fresh(CODE.replace("import mlplat\n", f"import mlplat; mlplat.connect({str(tmp_path)!r}).close()\n"))
     assert not {"ray", "torch"} & set(loaded)

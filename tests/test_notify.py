@@ -252,6 +252,7 @@ def test_a_mail_server_that_is_not_trusted_gets_nothing(certificate: Path) -> No
     assert [line.split()[0].upper() for line in box.said] == ["EHLO", "STARTTLS"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "error", "says"),
     [

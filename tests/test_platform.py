@@ -64,14 +64,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_first_model_of_a_name_becomes_gold_with_the_reason_no_incumbent(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         assert platform.gold("fails").version == 1
         assert platform.metadata.decisions("fails")[0].decision.reason.startswith("no incumbent")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         asked = labels().sample(50, seed=1)
@@ -80,7 +80,7 @@ def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     assert answered["probability"].is_between(0, 1).all()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
     task = Task(kind="multiclass", classes=("fine", "fails"))
     with mlplat.connect(trained) as platform:
@@ -106,7 +106,7 @@ def test_a_model_of_recorded_code_gives_classes_in_batch(trained: Path) -> None:
         assert platform.predict(version, labels(3).head(0), time="asked_at").schema == answered.schema
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_model_is_exported_by_the_platform_and_by_the_command(trained: Path, tmp_path: Path) -> None:
     import onnxruntime
 
@@ -128,25 +128,25 @@ def test_a_model_is_exported_by_the_platform_and_by_the_command(trained: Path, t
         assert np.abs(found - golden.outputs["probability"]).max() <= 1e-5
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_evaluation_measures_what_the_model_says(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         assert platform.evaluate("fails", labels(), label="fails", time="asked_at")["auc"] > 0.8
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_wrong_model_name_is_answered_with_the_near_ones(trained: Path) -> None:
     with mlplat.connect(trained) as platform, pytest.raises(NotFound, match="'fails'"):
         platform.predict("fail", labels(), time="asked_at")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_model_cannot_be_promoted_under_another_name(trained: Path) -> None:
     with mlplat.connect(trained) as platform, pytest.raises(InvalidInput, match="trained as 'fails'"):
         platform.promote(platform.gold("fails"), to="other")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_registered_model_without_a_decision_is_not_served(trained: Path, tmp_path: Path) -> None:
     with mlplat.connect(trained) as platform:
         data = learnable(tmp_path / "data", rows=500, numbers=2, categories=(3,), seed=1, name="alone", strength=1.0)
@@ -155,7 +155,7 @@ def test_a_registered_model_without_a_decision_is_not_served(trained: Path, tmp_
             platform.gold("alone")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_status_is_json_and_starts_nothing(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         status = platform.status()
@@ -170,7 +170,7 @@ def test_a_home_of_something_else_is_refused(tmp_path: Path) -> None:
         mlplat.connect(tmp_path)
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_label_that_is_constant_is_named(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         constant = labels().with_columns(never=pl.lit(0, dtype=pl.Int64)).drop("fails")

@@ -17,7 +17,7 @@ from mlplat.train import TrainSettings
 from mlplat.train.progress import EpochMetrics, Silent
 from tests.postgres_server import PASSWORD, PostgresServer, serving
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 SETTINGS = TrainSettings(epochs=4, batch_size=128, holdout_s=48 * 86_400, learning_rate=1e-2)
 

@@ -19,7 +19,7 @@ from tests.cli.test_main import variables
 
 KEPT = Path(__file__).parent / "fixtures" / "home_format_2.tar.gz"
 
-pytestmark = pytest.mark.process  # MLflow brings its tables up to date
+pytestmark = pytest.mark.slow  # MLflow brings its tables up to date
 
 
 @pytest.fixture(scope="module")

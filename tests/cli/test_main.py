@@ -11,7 +11,7 @@ import pytest
 
 from mlplat.config import environment
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +89,7 @@ def test_a_signal_to_the_command_reaches_the_script(tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 9
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_status_of_a_new_home_is_quick_and_starts_nothing(tmp_path: Path) -> None:
     started = time.perf_counter()
     code = f"import mlplat; mlplat.connect({str(tmp_path / 'home')!r}).close()"

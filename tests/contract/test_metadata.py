@@ -29,7 +29,7 @@ class TestInMemory(MetadataContract):
         return InMemoryMetadata()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 class TestMlflow(MetadataContract):
     @pytest.fixture
     def store(self, empty_database: Path, tmp_path: Path) -> Iterator[Metadata]:
@@ -47,7 +47,7 @@ def template(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathF
     return name
 
 
-@pytest.mark.process
+@pytest.mark.slow
 class TestPostgres(MetadataContract):
     @pytest.fixture
     def store(self, postgres_server: PostgresServer, template: str, tmp_path: Path) -> Iterator[Metadata]:

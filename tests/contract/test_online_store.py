@@ -37,7 +37,7 @@ class TestLmdb(OnlineStoreContract):
         store.close()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 class TestRedis(OnlineStoreContract):
     @pytest.fixture
     def store(self, redis_server: RedisServer) -> Iterator[OnlineStore]:
@@ -46,7 +46,7 @@ class TestRedis(OnlineStoreContract):
         store.close()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 class TestRedisCluster(OnlineStoreContract):
     @pytest.fixture
     def store(self, cluster: RedisServer) -> Iterator[OnlineStore]:

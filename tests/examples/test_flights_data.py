@@ -9,6 +9,8 @@ import pytest
 
 from examples.flights import data
 
+pytestmark = pytest.mark.slow  # reads the whole year
+
 
 @pytest.fixture(scope="module")
 def flights() -> data.Flights:

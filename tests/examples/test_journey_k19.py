@@ -9,7 +9,7 @@ import pytest
 from examples.journeys import k19_get_notified as journey
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_channel_hears_how_each_training_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from examples.journeys import k10_inspect_versions as k10
 from examples.journeys import k17_rebuild_a_model as k17
 
-pytestmark = pytest.mark.process  # seconds each
+pytestmark = pytest.mark.slow  # seconds each
 
 
 def test_every_version_of_models_features_and_signatures_is_told(

@@ -25,7 +25,7 @@ from mlplat.features.tables import EventTable
 from tests.features.filling import batch, fill_source, made, readings, squared, wanted
 from tests.features.support import StillClock, after, open_store
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

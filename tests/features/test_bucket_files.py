@@ -36,6 +36,7 @@ def test_a_folder_is_removed_after_success_and_after_failure(tmp_path: Path) -> 
     assert folders(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_next_join_removes_the_folder_of_a_killed_process_and_leaves_a_living_one(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -121,6 +121,7 @@ def tables(view: View, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 # No shrinking: the events are drawn outside.
+@pytest.mark.slow
 @settings(max_examples=40, phases=[Phase.generate])
 @given(st.integers(0, 2**32), plans, st.one_of(st.none(), test_late.moments), st.sampled_from(VIEWS))
 def test_the_number_of_buckets_and_their_size_do_not_matter(
@@ -129,6 +130,7 @@ def test_the_number_of_buckets_and_their_size_do_not_matter(
     check(view, *tables(view, seed), plan, known_us)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: f"{view.source.name}-{view.name}")
 def test_what_is_still_seen_is_enough_for_every_later_label(view: View) -> None:
     left_out = 0
@@ -199,6 +201,7 @@ LABELS = pl.DataFrame({"shop": ["s0", "s1", "s9", "s0", None] * 4, "at": [after(
 PLAN = Plan(workers=2, buckets=3, bucket_bytes=700, batch_rows=7, label_rows=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [sums, kinds, made])
 def test_rows_come_from_the_tables_of_sources_and_transforms(tmp_path: Path, view: View) -> None:
     store = open_store(tmp_path)

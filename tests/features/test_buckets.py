@@ -101,7 +101,7 @@ def test_a_bucket_depends_on_values_alone() -> None:
     assert np.bincount(whole, minlength=7).min() > 100
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_bucket_is_the_same_in_every_process() -> None:
     code = (
         "from tests.features.test_buckets import KEYS; from mlplat.features.buckets import bucket_of;"

@@ -39,6 +39,7 @@ def order(rows: pl.DataFrame) -> list[tuple[int, int, int]]:
     return sorted(rows.select("_batch", pl.col("at").to_physical(), "_id").rows())
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(size=st.integers(1, 400), stop=st.integers(0, 10), second=st.integers(1, 400), upto=st.integers(-1, 6))
 def test_chunks_cover_every_row_once_and_go_on_from_any_of_their_ends(
@@ -59,6 +60,7 @@ def test_chunks_cover_every_row_once_and_go_on_from_any_of_their_ends(
     assert all(piece.height <= max(size, second) for piece in pieces)
 
 
+@pytest.mark.slow
 def test_the_files_do_not_matter(table: EventTable, tmp_path: Path) -> None:
     copy = EventTable(tmp_path / "t")
     for batch in table.read().sort("_batch", "x").partition_by("_batch"):

@@ -23,6 +23,7 @@ columns = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(columns)
 def test_a_row_comes_back_as_it_was(typed: list[tuple[Any, Any]]) -> None:
@@ -46,6 +47,7 @@ key = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max
 entities = st.lists(st.tuples(key), max_size=5) | st.lists(st.tuples(key, key), max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(key, min_size=1, max_size=3), max_size=6))
 def test_entities_have_keys_of_their_own_that_fit_the_store(entities: list[list[Any]]) -> None:

@@ -84,6 +84,7 @@ def test_a_source_without_events_is_a_data_set_without_rows(tmp_path: Path) -> N
     store.close()
 
 
+@pytest.mark.slow
 def test_compaction_changes_no_event_and_no_batch(store: FeatureStore) -> None:
     store.apply(doubled)
     before = orders(store)
@@ -107,6 +108,7 @@ def test_only_files_of_newer_batches_are_opened(store: FeatureStore) -> None:
     assert orders(store, after_batch=4) == [9]
 
 
+@pytest.mark.slow
 def test_retention_takes_out_old_events_wherever_they_are(store: FeatureStore) -> None:
     store.apply(doubled, daily)
     frame = pl.DataFrame({"shop": ["a"], "at": [START - timedelta(days=4)]})
@@ -120,6 +122,7 @@ def test_retention_takes_out_old_events_wherever_they_are(store: FeatureStore) -
     assert orders(store, after_batch=4) == [9]
 
 
+@pytest.mark.slow
 def test_retention_keeps_what_views_look_back_to(store: FeatureStore) -> None:
     store.apply(doubled, daily)
     with pytest.raises(Refused, match="keep='1d' is shorter than what view 'doubled' looks back"):
@@ -132,6 +135,7 @@ def test_retention_keeps_what_views_look_back_to(store: FeatureStore) -> None:
     assert orders(store) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_source_is_deleted_once_no_view_is_made_of_it(store: FeatureStore) -> None:
     store.apply(daily, newest)
     store.push(sales, sale(8, 0))

@@ -111,6 +111,7 @@ def test_a_training_set_has_its_request_fields_and_pins_it(store: FeatureStore) 
         store.retire(offer)
 
 
+@pytest.mark.slow
 def test_a_definition_that_was_read_back_computes_the_same(store: FeatureStore) -> None:
     back = Derived.from_json(offer.to_json())
     assert back == offer

@@ -23,6 +23,7 @@ def every_stretch(n: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers", [near, tiny, large, ties, st.one_of(ties, near)], ids=["near", "tiny", "large", "ties", "mixed"]
 )

@@ -14,7 +14,7 @@ from mlplat.features.tables import EventTable
 from tests.features.shop import BATCH, recent, sale, sales
 from tests.features.support import after, open_store
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ COLUMNS: dict[str, tuple[pl.DataType, st.SearchStrategy[Any]]] = {
 rows = st.fixed_dictionaries({name: st.one_of(st.none(), values) for name, (_, values) in COLUMNS.items()})
 
 
+@pytest.mark.slow
 @given(st.lists(rows, max_size=6))
 def test_a_row_and_a_column_of_rows_have_the_same_identities(given_rows: list[dict[str, Any]]) -> None:
     frame = pl.DataFrame(given_rows, schema={name: dtype for name, (dtype, _) in COLUMNS.items()})

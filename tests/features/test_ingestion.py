@@ -157,6 +157,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "BUCKET_ROWS", 15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_pieces")
 def test_a_batch_in_pieces_lands_wholly_and_once(store: FeatureStore) -> None:
     rows = pl.DataFrame([sale(i % 60) for i in range(100)])

@@ -21,7 +21,7 @@ from mlplat.features.stream import Follower
 from mlplat.features.tables import EventTable
 from tests.features.support import after, open_store
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 sales = F.source("sales", key="shop", time="at", id="order")
 WAIT_S = 20.0

@@ -158,6 +158,7 @@ def check_read(
 unique = {"plain": lambda r: (r["at"], r["_id"]), "corrected": lambda r: (r["at"], r["_id"], r["at"] + r["delay"])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 @settings(max_examples=25)
 @given(data=st.data())

@@ -77,6 +77,7 @@ def test_a_request_field_is_required_if_it_was_never_null(store: FeatureStore) -
     store.close()
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_snapshot_and_others_another(store: FeatureStore) -> None:
     one = make(store)
     assert make(store, pl.concat([LABELS.head(1), LABELS.tail(3)], rechunk=False)) == one
@@ -98,6 +99,7 @@ def test_the_file_is_mapped_and_not_copied(store: FeatureStore) -> None:
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "changes", "message"),
     [

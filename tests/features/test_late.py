@@ -109,6 +109,7 @@ def on_the_borders(events: list[Event]) -> list[tuple[Any, int]]:
     return [(e.entity[0], at) for e in events[:3] for at in around]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(histories(), st.lists(st.tuples(shops, moments), max_size=12))
 def test_a_question_sees_what_was_known_at_its_time(events: list[Event], rows: list[Any]) -> None:
@@ -116,6 +117,7 @@ def test_a_question_sees_what_was_known_at_its_time(events: list[Event], rows: l
         check(view, events, [*rows, *on_the_borders(events)[:40]], None)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(histories(), st.lists(st.tuples(shops, moments), max_size=12), moments)
 def test_a_knowledge_time_can_be_chosen(events: list[Event], rows: list[Any], known_us: int) -> None:
@@ -123,6 +125,7 @@ def test_a_knowledge_time_can_be_chosen(events: list[Event], rows: list[Any], kn
         check(view, events, rows, known_us)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(histories(early), st.lists(st.tuples(shops, early), max_size=12))
 def test_tiles_are_multiples_since_the_epoch_before_it_too(events: list[Event], rows: list[Any]) -> None:

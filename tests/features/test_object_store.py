@@ -22,7 +22,7 @@ from mlplat.features.object_store import table_at
 from tests.features.s3_stand_in import add, rows, stand_in
 from tests.features.support import after, open_store
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 sales = F.source("sales", key="shop", time="at", id="order")
@@ -65,7 +65,7 @@ def test_a_commit_on_a_version_that_is_not_the_newest_is_a_conflict(variables: M
     assert sorted(table.read()["_id"].to_list()) == [1, 2]
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_two_processes_write_to_one_table_and_every_row_is_there_once(variables: Mapping[str, str]) -> None:
     url = "s3://lake/tables/both"
     command = [sys.executable, "-m", "tests.features.s3_stand_in", url]

@@ -116,12 +116,14 @@ def check(view: View, events: list[Event], rows: list[tuple[Any, Any, int]], kno
     assert row_bytes(view.ref, found) == row_bytes(view.ref, wanted), (found, wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(histories(), queries)
 def test_windows_are_the_events_from_t_minus_w_until_before_t(events: list[Event], rows: list[Any]) -> None:
     check(windows, events, rows)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(histories(), queries)
 def test_the_newest_row_is_the_greatest_time_then_id_at_or_before_t(events: list[Event], rows: list[Any]) -> None:
@@ -129,6 +131,7 @@ def test_the_newest_row_is_the_greatest_time_then_id_at_or_before_t(events: list
     check(fresh, events, rows)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(histories(), queries, moments)
 def test_an_event_is_known_at_its_time(events: list[Event], rows: list[Any], known_us: int) -> None:
@@ -136,6 +139,7 @@ def test_an_event_is_known_at_its_time(events: list[Event], rows: list[Any], kno
         check(view, events, rows, known_us)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(histories(), queries, st.integers(0, 2))
 def test_spans_too_wide_for_one_number_give_the_same(events: list[Event], rows: list[Any], side: int) -> None:

@@ -82,6 +82,7 @@ def same_online_and_offline(store: FeatureStore, view: View, asked: list[dict[st
     assert row_bytes(view.ref, online.columns) == row_bytes(view.ref, columns), (online, columns)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.lists(sale, min_size=1, max_size=14), st.randoms(), st.data())
 def test_streamed_in_any_order_and_batches_equals_the_join(rows: list[Any], random: Any, data: st.DataObject) -> None:

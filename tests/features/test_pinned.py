@@ -107,6 +107,7 @@ def join(store: FeatureStore) -> PinnedJoin:
     return PinnedJoin(pickle.loads(pickle.dumps(store.pin(REFS))), memory=pinned.LEAST_BYTES)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, ASKED.height), max_size=4))
 def test_any_cut_into_blocks_gives_the_features_of_one_join(
@@ -117,6 +118,7 @@ def test_any_cut_into_blocks_gives_the_features_of_one_join(
     assert same(pl.concat(blocks), store.join(ASKED, REFS, time="asked_at"))
 
 
+@pytest.mark.slow
 def test_views_that_do_not_fit_are_joined_in_buckets(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pinned, "fits", lambda size, *, made, limit: False)
     join = PinnedJoin(store.pin(REFS), memory=0)

@@ -74,6 +74,7 @@ def test_one_slow_call_is_no_reason_to_move() -> None:
     assert placement.decide() == "inline"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("online", "on_pool"), [("inline", 0), ("actors", 9), ("auto", 9 - FEWEST_CALLS)])
 def test_pushes_go_where_they_belong_with_the_same_features(tmp_path: Path, online: Online, on_pool: int) -> None:
     pool = Counting()

@@ -66,6 +66,7 @@ def test_the_history_of_a_source_has_every_decision_and_outlives_the_process(
     other.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "says"),
     [

@@ -50,6 +50,7 @@ rows_of_batches = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(rows_of_batches, min_size=1, max_size=6),
@@ -71,6 +72,7 @@ local_times = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(local_times, local_times, st.sampled_from([corrected, corrected_id]), st.booleans())
 def test_a_time_without_a_zone_is_read_or_refused_alike(
@@ -125,6 +127,7 @@ texts = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(texts)
 def test_a_time_as_text_is_read_or_refused_alike(text: str) -> None:

@@ -23,7 +23,7 @@ from mlplat.home import home_id, open_home
 from tests.features.support import START_US, StillClock, after, open_store
 from tests.redis_server import PASSWORD, RedisServer, serving
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 sales = F.source("sales", key="shop", time="at", id="order")
 

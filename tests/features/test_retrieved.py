@@ -107,6 +107,7 @@ def test_several_views_are_read_at_once_by_their_full_names(store: FeatureStore)
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True], ids=["null", "keep"])
 @pytest.mark.parametrize("view", [numbers, named, fleeting, hourly, scaled, doubled], ids=lambda view: view.name)
 def test_few_rows_and_many_are_read_alike_and_as_offline(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from datetime import date, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ DAYS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(batches=st.lists(DAYS, max_size=4))
 def test_spans_stay_few_disjoint_and_in_order_cover_every_day_and_never_split_a_known_one(
     batches: list[list[int]],

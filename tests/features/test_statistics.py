@@ -76,7 +76,7 @@ def test_a_failure_at_any_step_counts_nothing_twice(tmp_path: Path, monkeypatch:
     store.close()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_processes_killed_around_the_write_count_every_row_once(tmp_path: Path) -> None:
     for turn in range(2):
         command = [sys.executable, "-m", "tests.features.faulty_describer", str(tmp_path), str(turn)]

@@ -235,6 +235,7 @@ def test_code_that_is_no_longer_current_is_not_needed(tmp_path: Path) -> None:
     other.close()
 
 
+@pytest.mark.slow
 def test_few_rows_are_made_here_and_many_on_the_pool(tmp_path: Path) -> None:
     asked: list[int] = []
 

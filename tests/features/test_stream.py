@@ -66,6 +66,7 @@ def step(store: FeatureStore, consumer: MemoryConsumer) -> Followed:
     return Follower(sales, consumer, store._ingestion, orjson.loads).step()
 
 
+@pytest.mark.slow
 def test_records_become_events_and_bad_ones_do_not_block_the_stream(store: FeatureStore) -> None:
     stream, consumer = MemoryStream(), None
     stream.send([b"{no json", b"[1]", sale(1), sale(2), sale(3, price="dear", colour="red")])
@@ -93,6 +94,7 @@ def test_records_become_events_and_bad_ones_do_not_block_the_stream(store: Featu
     assert (stream.committed(), stream.committed(partition="1")) == (4, 1)
 
 
+@pytest.mark.slow
 def test_a_record_that_comes_again_after_a_crash_counts_once(store: FeatureStore) -> None:
     stream = MemoryStream()
     stream.send([sale(1), sale(2), b"bad"])

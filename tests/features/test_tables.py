@@ -66,6 +66,7 @@ def test_of_two_that_make_a_table_the_second_reads_again(tmp_path: Path) -> None
     assert table.add(fresh, app="c", number=1) == 2
 
 
+@pytest.mark.slow
 def test_a_writer_who_is_never_first_is_told(tmp_path: Path) -> None:
     table = EventTable(tmp_path / "sales")
 

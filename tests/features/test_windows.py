@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ def test_the_fast_sum_of_whole_numbers_is_the_slow_sum(values: list[float]) -> N
     assert fast.tobytes() == slow.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.one_of(whole, rough, gap), max_size=7), st.randoms())
 def test_a_window_is_the_same_alone_among_others_and_in_any_order(values: list[float], random) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ import pytest
 from mlplat.errors import Unavailable
 from mlplat.metadata.mlflow import MlflowMetadata
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 _OPEN_AND_WRITE = """
 import sys

@@ -23,7 +23,7 @@ from mlplat.metadata.port import Goal, LedgerEntry
 from mlplat.metadata.postgres import driver_url
 from tests.postgres_server import PASSWORD, PostgresServer, serving
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 SECONDS = 10
 ENTRY = LedgerEntry(at_us=1, policy="p", subject="late", decision=Hold(reason="r"), actor="ann")

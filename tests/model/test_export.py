@@ -23,7 +23,7 @@ from tests.model import networks
 from tests.model.networks import Attending, Branching, Gated
 from tests.model.support import encoding_of, rows_of, signature_of
 
-pytestmark = pytest.mark.process  # torch.export takes seconds when it starts
+pytestmark = pytest.mark.slow  # torch.export takes seconds when it starts
 
 
 def model_of(network: Any, task: Task, *, numbers: int = 3, slots: tuple[int, ...] = (4, 9)) -> tuple[Model, nn.Module]:

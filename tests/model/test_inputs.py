@@ -59,6 +59,7 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in SCHEMA.names}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(_ROWS)
 def test_a_row_has_the_same_bytes_alone_in_lists_and_in_a_table(rows: list[dict[str, Any]]) -> None:

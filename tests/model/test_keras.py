@@ -21,7 +21,7 @@ from mlplat.model.build import load_weights, made, read_weights
 from mlplat.model.export import export, record
 from tests.model.support import encoding_of, rows_of, signature_of
 
-pytestmark = pytest.mark.process  # Keras takes seconds to import, torch.export to start
+pytestmark = pytest.mark.slow  # Keras takes seconds to import, torch.export to start
 
 SHAPE = Shape(numbers=3, slots=(4, 9), outputs=1)
 ENCODING = encoding_of(3, (4, 9))

@@ -100,6 +100,7 @@ def test_a_signature_that_is_not_the_encodings_is_refused(tmp_path: Path) -> Non
         replace(model, signature=replace(model.signature, outputs=()))
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_no_torch() -> None:
     code = "import sys, mlplat.model, mlplat.train; assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

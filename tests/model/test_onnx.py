@@ -25,7 +25,7 @@ from mlplat.model.onnx import OUTPUTS, export_onnx
 from tests.model.networks import Attending, Branching, Gated, Linear
 from tests.model.support import encoding_of, rows_of, signature_of
 
-pytestmark = pytest.mark.process  # torch's exporter takes seconds when it starts
+pytestmark = pytest.mark.slow  # torch's exporter takes seconds when it starts
 
 TASKS = (BINARY, Task(kind="multiclass", classes=("a", "b", "c")), Task(kind="regression"))
 BLOCKS = Architecture(

@@ -18,7 +18,7 @@ from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
 from tests.train.estimators import Rates
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 SETTINGS = TrainSettings(batch_size=128, epochs=2, holdout_s=48 * 86_400)
 

@@ -19,6 +19,7 @@ from tests.model.support import encoding_of
 SHAPE = Shape(numbers=3, slots=(), outputs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [Branching, make_linear])
 def test_the_text_makes_the_network_with_all_that_its_module_gives_it(network: Any) -> None:
     recorded = Recorded.of(network)

@@ -1,19 +1,13 @@
 from __future__ import annotations
 
-import json
-import shutil
 import signal
-import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from mlplat._ray import flags, record
-from mlplat._ray.connect import _mortal_haproxy
 from mlplat._ray.look import look
 from mlplat._ray.session import Session
 from mlplat.config import environment
@@ -211,67 +205,3 @@ def test_an_address_where_nobody_answers_is_unavailable_with_a_remedy(tmp_path: 
 @pytest.mark.ray
 def test_what_is_no_address_is_invalid(tmp_path: Path) -> None:
     assert start(tmp_path, "nonsense").stdout.startswith(f"{InvalidInput.__name__} ray='nonsense'")
-
-
-def test_the_token_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    token = record.token_file(tmp_path)
-    before = token.read_text()
-    assert len(before) == 64
-    assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert record.token_file(tmp_path).read_text() == before
-
-
-def cluster(**changes: Any) -> record.Cluster:
-    pid = psutil.Process().pid
-    return record.Cluster(**({"address": "a:1", "pid": pid, "started": record.started(pid)} | changes))
-
-
-def test_the_record_of_a_living_owner_is_read(tmp_path: Path) -> None:
-    record.write_cluster(tmp_path, cluster(shared=True))
-    assert record.read_cluster(tmp_path) == cluster(shared=True)
-    record.forget_cluster(tmp_path, cluster().pid)
-    assert record.read_cluster(tmp_path) is None
-
-
-@pytest.mark.parametrize("stale", [cluster(started=5.0), cluster(pid=2**22 + 1)])
-def test_the_record_of_an_owner_that_is_gone_is_ignored(tmp_path: Path, stale: record.Cluster) -> None:
-    record.write_cluster(tmp_path, stale)
-    assert record.read_cluster(tmp_path) is None
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"address": "a:1"}', json.dumps({"x": 1})])
-def test_a_torn_record_is_ignored(tmp_path: Path, content: str) -> None:
-    (tmp_path / "ray").mkdir()
-    (tmp_path / "ray" / "address.json").write_text(content)
-    assert record.read_cluster(tmp_path) is None
-
-
-def test_clusters_on_one_machine_get_ports_of_their_own() -> None:
-    def ports(pid: int) -> range:
-        found = flags.local(haproxy=True, token=Path("t"), pid=pid, stats_port=1, metrics_port=2)
-        low, high = (int(found[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
-        return range(low, high + 1)
-
-    assert not set(ports(1234)) & set(ports(1235))
-    assert max(ports(1299)) < 32_768  # where Linux takes its own ports from
-
-
-def test_what_a_job_was_submitted_with_is_not_set_again() -> None:
-    wanted = flags.shared(haproxy=True)
-    assert "RAY_SERVE_ENABLE_HA_PROXY" in wanted
-    assert "RAY_SERVE_ENABLE_HA_PROXY" not in flags.missing(wanted, {"RAY_SERVE_ENABLE_HA_PROXY": "0"})
-
-
-def test_without_haproxy_its_flags_are_not_set() -> None:
-    assert not [name for name in flags.shared(haproxy=False) if "HA" in name.split("_")[2:4]]
-
-
-def test_a_second_home_does_not_need_the_first_ones_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for home in (one, two):
-        (home / "ray").mkdir(parents=True)
-    for name, script in _mortal_haproxy(one).items():
-        monkeypatch.setenv(name, script)
-    shutil.rmtree(one)
-    (script,) = _mortal_haproxy(two).values()
-    assert str(one) not in Path(script).read_text()

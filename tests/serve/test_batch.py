@@ -104,6 +104,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     store.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(cuts=st.lists(st.integers(0, ASKED.height), max_size=6))
 def test_any_cut_into_blocks_gives_what_one_call_of_the_model_gives(rig: Rig, cuts: list[int]) -> None:
@@ -184,7 +185,7 @@ print(rows, peaks[1] - peaks[0])
 """
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_table_needs_no_more_memory_than_a_few_blocks(rig: Rig, tmp_path: Path) -> None:
     wide = pl.DataFrame({f"x{i}": np.random.default_rng(i).random(120_000) for i in range(60)})
     rows = ASKED.sample(120_000, with_replacement=True, seed=1).hstack(wide)

@@ -43,6 +43,7 @@ def check(frame: pl.DataFrame, *, time: str | None = None, first: int = 0) -> pl
     return asked(frame, SIGNATURE, time=time, now_us=NOW_US, first=first)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_table_is_taken_as_its_rows_would_be(data: st.DataObject) -> None:
     columns = data.draw(st.sets(st.sampled_from(sorted(FIELDS)), min_size=1).map(sorted))

@@ -32,7 +32,7 @@ def put(target: Target, files: int, count: int = 3) -> None:
         target.publish(draft, files, {"rows": files * count * 2})
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def where(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "s3":
         with stand_in() as named:
@@ -108,7 +108,7 @@ with Target.of(sys.argv[1]).draft() as draft:
 """
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_was_there_and_the_next_one_clears_up(tmp_path: Path) -> None:
     target = Target.of(tmp_path / "scores")
     put(target, 2)

@@ -72,6 +72,7 @@ def test_the_keys_of_many_rows_are_those_of_each(rows: list[tuple[Any, ...]]) ->
     assert row_keys(DIGEST, columns, len(rows)) == [key_of(row) for row in rows]
 
 
+@pytest.mark.slow
 @given(st.tuples(VALUES, VALUES))
 def test_another_model_has_other_keys(row: tuple[Any, ...]) -> None:
     assert key_of(row) != key_of(row, SUCCESSOR)
@@ -219,7 +220,7 @@ class Coherence(RuleBasedStateMachine):
         assert found.entries == found.inserted - left
 
 
-TestCoherence = Coherence.TestCase
+TestCoherence = pytest.mark.slow(Coherence.TestCase)
 
 
 def cache_of(entries: int, ttl_s: float | None = None, clocks: Clocks | None = None) -> Cache[Any]:

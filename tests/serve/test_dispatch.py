@@ -25,6 +25,7 @@ TABLES = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(TABLES, st.lists(st.text(max_size=3), min_size=1, max_size=12), st.data())
 def test_every_row_is_answered_once_by_its_arm_or_by_gold_and_gold_by_nobody_else(
     table: RoutingTable, units: list[str], data: st.DataObject

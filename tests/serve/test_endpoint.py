@@ -132,6 +132,7 @@ def test_what_cannot_be_sent_is_said_before_it_is_sent(endpoint: Endpoint, serve
     assert server.bodies == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -183,6 +184,7 @@ def test_the_async_client_sends_and_answers_what_the_other_does(server: Server) 
     assert server.headers[0] == server.headers[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "kind"), [(401, Refused), (404, NotFound), (422, InvalidInput), (503, Unavailable)])
 def test_the_async_client_has_the_same_errors(server: Server, status: int, kind: type[MlplatError]) -> None:
     server.status, server.body = status, b'{"error": {"message": "the field x"}}'

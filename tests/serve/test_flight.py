@@ -195,6 +195,7 @@ def test_a_wrong_number_of_values_is_an_error() -> None:
     run(test)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=4), min_size=1, max_size=6),
     st.lists(st.tuples(st.sampled_from(["end", "fail", "leave", "join"]), st.integers(0, 100)), max_size=20),

@@ -22,7 +22,7 @@ from mlplat.serve.tokens import Gate
 from tests.serve.models import ROW
 from tests.serve.rig import Rig, opened
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 GIVE_UP_S = 20.0  # a hang, on however slow a machine
 BODY_S = 0.005

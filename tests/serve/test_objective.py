@@ -70,6 +70,7 @@ QUIET = st.lists(st.sampled_from([1.0, 50_000.0]), min_size=0, max_size=40)
 STRETCH = st.tuples(st.one_of(BUSY, QUIET), st.integers(1, 45)).map(lambda both: [both[0]] * both[1])
 
 
+@pytest.mark.slow
 @given(
     st.lists(STRETCH, max_size=8).map(lambda stretches: [second for stretch in stretches for second in stretch]),
     st.sampled_from(["p99", "p50", "p90", "p99.9"]),

@@ -60,6 +60,7 @@ def test_the_outcome_that_is_told_last_counts_and_the_same_again_changes_nothing
     assert features.events("outcomes.late")["value"].to_list() == [0.0, 1.0, 1.0, 0.0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.0, 1.0]), max_size=3), max_size=6))
 def test_what_is_known_is_what_a_dictionary_would_know(told: list[dict[str, float]]) -> None:

@@ -124,6 +124,7 @@ def declared(of: str | Mapping[str, str], view: str) -> str:
     return of if isinstance(of, str) else of.get(view, "null")
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries(dict(words)), st.lists(st.tuples(*[st.sampled_from(get_args(Status))] * 2), max_size=4))
 def test_a_request_is_refused_if_one_status_of_one_row_is(
     said: Mapping[str, Any], rows: list[tuple[Status, Status]]

@@ -81,7 +81,7 @@ def statuses(responses: Sequence[httpx.Response]) -> set[str]:
     return {p["features"]["weather"] for response in responses for p in response.json()["predictions"]}
 
 
-@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize("expired", ["null", "keep"])
 def test_many_callers_at_once_get_what_each_gets_alone(redis_server: RedisServer, tmp_path: Path, expired: Any) -> None:
     filled(tmp_path / "home", redis_server.url)
@@ -96,7 +96,7 @@ def test_many_callers_at_once_get_what_each_gets_alone(redis_server: RedisServer
                 assert prediction["outputs"]["probability"] == pytest.approx(0.1 + seen / 100)
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_server_that_stops_is_late_then_it_is_back_and_when_it_is_gone_it_is_unavailable(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         filled(tmp_path / "home", server.url)
@@ -153,6 +153,7 @@ def hung() -> Iterator[Hung]:
         server.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missing", "status"), [("null", 200), ("refuse", 503)])
 def test_a_server_that_never_answers_hangs_no_request_and_takes_no_more_than_the_threads(
     tmp_path: Path, missing: Any, status: int

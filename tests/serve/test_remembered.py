@@ -57,6 +57,7 @@ def remembered(backbone: Named, cache: Cache[Values]) -> Remembered:
     return Remembered(backbone, cache, digest=backbone.name, outputs=["who", "what"])
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=6)), max_size=30),
     st.booleans(),

@@ -30,6 +30,7 @@ def test_the_share_of_an_arm_is_the_share_of_the_units_that_it_gets() -> None:
     assert len(challenged(0.10)) / len(UNITS) == pytest.approx(0.10, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_small_share_is_inside_a_larger_one() -> None:
     assert challenged(0.01) < challenged(0.10) < challenged(0.50)
 
@@ -77,6 +78,7 @@ def test_a_table_that_does_not_add_up_cannot_be_made(arms: tuple[Arm, ...]) -> N
 changes = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.0, 0.6)), max_size=12)
 
 
+@pytest.mark.slow
 @given(changes)
 def test_an_arm_that_grows_takes_from_gold_alone_and_one_that_shrinks_gives_back_what_it_got_last(
     steps: list[tuple[str, float]],

@@ -84,6 +84,7 @@ def test_nothing_was_served(features: FeatureStore, tmp_path: Path) -> None:
     assert features.datasets() == []
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans(), st.booleans()), max_size=6))
 def test_the_table_and_the_files_together_are_all_that_was_logged(
@@ -164,6 +165,7 @@ def test_an_arm_is_described_by_its_own_rows() -> None:
         of_arm(pl.DataFrame(), SOURCE, "gold", since=None, until=None)
 
 
+@pytest.mark.slow
 def test_many_small_files_become_few_by_themselves(
     features: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

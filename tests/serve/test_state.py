@@ -65,6 +65,7 @@ def test_an_entry_of_before_there_were_policies_has_the_plain_one(tmp_path: Path
         state.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_lose_no_change(tmp_path: Path) -> None:
     code = """
 import sys

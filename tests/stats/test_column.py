@@ -100,11 +100,13 @@ def check_top(sketch: ColumnSketch, column: pl.Series, values: list[Any]) -> Non
         assert sum(item.at_least for item in sketch.top(1_000)) == len(values)
 
 
+@pytest.mark.slow
 @given(columns=parts(1))
 def test_a_sketch_answers_for_its_column(columns: list[pl.Series]) -> None:
     check(ColumnSketch.of(columns[0]), columns[0])
 
 
+@pytest.mark.slow
 @given(columns=parts(3))
 def test_merging_is_the_sketch_of_both_in_any_order_and_grouping(columns: list[pl.Series]) -> None:
     whole = pl.concat(columns)
@@ -115,12 +117,14 @@ def test_merging_is_the_sketch_of_both_in_any_order_and_grouping(columns: list[p
     assert a.merge(b).top(99) == b.merge(a).top(99)
 
 
+@pytest.mark.slow
 @given(columns=parts(2))
 def test_a_sketch_survives_its_bytes(columns: list[pl.Series]) -> None:
     sketch = ColumnSketch.of(columns[0]).merge(ColumnSketch.of(columns[1]))
     assert ColumnSketch.from_bytes(sketch.to_bytes()) == sketch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 40])
 def test_large_columns_keep_to_the_published_bounds(pieces: int) -> None:
     random = np.random.default_rng(3)
@@ -155,6 +159,7 @@ def test_what_is_kept_reads_the_same_in_any_order() -> None:
     assert one.quantiles(ranks) == other.quantiles(ranks)
 
 
+@pytest.mark.slow
 def test_the_size_is_bounded_whatever_the_column_holds() -> None:
     texts = pl.Series([f"{'é€😀' * 20}{i % 90}" for i in range(1_000)])
     numbers = pl.Series(np.random.default_rng(0).normal(size=30_000))

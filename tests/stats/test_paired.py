@@ -19,6 +19,7 @@ def coverage(runs: np.ndarray, *, blocks: int) -> tuple[float, float]:  # type: 
     return sum(d.low <= 0 <= d.high for d in found) / len(found), sum(d.p_below <= 0.05 for d in found) / len(found)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     skewed = np.random.default_rng(1).exponential(size=(RUNS, 500)) - 1.0
     held, claimed = coverage(skewed, blocks=200)
@@ -26,6 +27,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert claimed <= 0.08
 
 
+@pytest.mark.slow
 def test_rows_that_are_like_those_before_them_need_blocks() -> None:
     drifting = np.random.default_rng(2).normal(size=(RUNS, 1_000))
     for at in range(1, drifting.shape[1]):

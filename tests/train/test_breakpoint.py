@@ -43,7 +43,7 @@ print("hook", sys.breakpointhook is sys.__breakpointhook__)
 PROMPT = b"(Pdb) "
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_breakpoint_gets_the_terminal_and_the_bar_comes_back(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -18,7 +18,7 @@ from mlplat.train.progress import Silent
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = TrainSettings(epochs=1, batch_size=64, holdout_s=3600 * 5)
-pytestmark = pytest.mark.process  # MLflow
+pytestmark = pytest.mark.slow  # MLflow
 
 
 def labels(seed: int) -> pl.DataFrame:

@@ -28,6 +28,7 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[int, flo
     assert (math.isnan(found) and not wins) or found == pytest.approx(np.mean(wins), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(_PAIRS)
 def test_log_loss_and_brier_are_means_over_the_rows(pairs: list[tuple[int, float]]) -> None:
     y, p = _arrays(pairs)
@@ -38,6 +39,7 @@ def test_log_loss_and_brier_are_means_over_the_rows(pairs: list[tuple[int, float
     assert evaluate.brier(y, p) == pytest.approx(sum(squares) / len(squares), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(_PAIRS)
 def test_no_constant_beats_the_base(pairs: list[tuple[int, float]]) -> None:
     y, p = _arrays(pairs)

@@ -68,6 +68,7 @@ def _run(one: Work) -> object:
     return learn(one, Alone(), Silent(), SystemClock(), lambda: False)
 
 
+@pytest.mark.slow
 def test_the_line_is_named_and_the_same_call_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
     full = tmp_path / "full"
     greedy = Greedy(full)

@@ -36,7 +36,7 @@ from mlplat.train.settings import TrainSettings
 from mlplat.train.trainer import FINAL_OF, TrainedModel, train
 from tests.train.estimators import Breaks, Elsewhere, Forgetful, Rates
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 SETTINGS = TrainSettings(holdout_s=48 * 86_400, epochs=3, batch_size=128, learning_rate=1e-2)
 

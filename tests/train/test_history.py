@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+import pytest
 
 from mlplat.decision import Act, Hold
 from mlplat.metadata.memory import InMemoryMetadata
@@ -28,6 +29,7 @@ def decided(metadata: InMemoryMetadata, version: ModelVersion, at_us: int, *alia
     )
 
 
+@pytest.mark.slow
 def test_the_lineage_of_a_model_names_everything_it_was_made_of(tmp_path: Path) -> None:
     metadata = InMemoryMetadata()
     version = trained(tmp_path, metadata)

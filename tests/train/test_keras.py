@@ -23,7 +23,7 @@ from mlplat.train.trainer import TrainedModel, train
 from mlplat.train.work import Learned, Yielded
 from tests.train.support import settings, work
 
-pytestmark = pytest.mark.process  # Keras takes seconds to import, torch.export to start
+pytestmark = pytest.mark.slow  # Keras takes seconds to import, torch.export to start
 
 
 @pytest.mark.parametrize(("keep", "kind"), [("program", Exported), ("code", Recorded)])

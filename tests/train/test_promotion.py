@@ -27,7 +27,7 @@ from mlplat.train.science import Science
 from mlplat.train.settings import TrainSettings
 from mlplat.train.trainer import TrainedModel, train
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.slow
 
 CLOCK = SystemClock()
 SETTINGS = TrainSettings(batch_size=128, epochs=3, learning_rate=1e-2, holdout_s=48 * 86_400)

@@ -55,6 +55,7 @@ def test_an_error_of_the_listener_reaches_the_driver(tmp_path: Path) -> None:
         follower.stop()
 
 
+@pytest.mark.slow
 def test_a_listener_that_fails_does_not_keep_a_stop_from_being_heard(tmp_path: Path) -> None:
     class Failing(Silent):
         def note(self, text: str) -> None:

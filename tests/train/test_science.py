@@ -45,6 +45,7 @@ def closing_over(by: float) -> Callable[..., float]:
     return loss
 
 
+@pytest.mark.slow
 def test_what_code_closes_over_or_holds_or_uses_is_a_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (Scaled, closing_over, nn.HuberLoss, lambda by: lambda raw: by, lambda by: lambda raw, x=by: x):
         assert spelled(make(1.0)) == spelled(make(1.0))

@@ -71,6 +71,7 @@ def same(one: Learned, other: Learned) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     one = work(tmp_path)
     first, second = whole(one), whole(one)
@@ -80,6 +81,7 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(tmp_path: Path) -> N
     assert any(not np.array_equal(first.weights[name], other.weights[name]) for name in first.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["vocabulary", "own"])
 def test_a_run_that_is_stopped_again_and_again_is_the_undisturbed_run(tmp_path: Path, network: str) -> None:
     given = {} if network == "vocabulary" else {"science": Science(network=Tiny)}
@@ -95,6 +97,7 @@ def test_a_run_that_is_stopped_again_and_again_is_the_undisturbed_run(tmp_path: 
     assert same(undisturbed, found)
 
 
+@pytest.mark.slow
 def test_a_stop_is_heard_where_an_epoch_is_one_step(tmp_path: Path) -> None:
     one = work(tmp_path, batch_size=100_000, epochs=30, patience=30)
     undisturbed = whole(one)
@@ -128,6 +131,7 @@ def test_a_run_that_ended_is_not_repeated(tmp_path: Path) -> None:
     assert listening.steps == []
 
 
+@pytest.mark.slow
 def test_a_broken_checkpoint_is_skipped_and_the_run_is_still_the_same(tmp_path: Path) -> None:
     one = work(tmp_path, recovery=Recovery(steps=16))
     undisturbed = whole(one)

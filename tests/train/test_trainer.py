@@ -180,6 +180,7 @@ def test_a_run_that_was_stopped_goes_on_in_the_same_call_and_is_one_run(tmp_path
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_failed_goes_on_and_what_can_never_end_well_begins_anew(tmp_path: Path) -> None:
     metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
 
@@ -285,6 +286,7 @@ def own(
     return found
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
     line = r"torch\.export cannot follow line \d+ of .*test_trainer\.py, `if numeric\.abs\(\)\.max\(\) > 1_000:`"
@@ -293,6 +295,7 @@ def test_a_network_that_cannot_be_kept_is_refused_before_it_is_trained(tmp_path:
     assert metadata._runs == {}
 
 
+@pytest.mark.slow
 def test_a_network_of_another_width_than_the_tasks_is_refused(tmp_path: Path) -> None:
     data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
     with pytest.raises(InvalidInput, match="the network gives 2 numbers per row, and the task needs 1"):
@@ -310,7 +313,7 @@ class Wide(nn.Module):  # type: ignore[misc]
         return out
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_network_of_the_users_own_answers_where_its_code_is_not(tmp_path: Path) -> None:
     data, metadata = learnable(tmp_path / "data", rows=1_000), InMemoryMetadata()
     table = data.table().slice(0, 5)
@@ -351,7 +354,7 @@ print(json.dumps(load(Path(path), digest=digest, trusted=True).model.predict(col
 """
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_driver_that_is_killed_loses_no_epoch(tmp_path: Path) -> None:
     """The first process is killed in its third epoch; the same call goes on, and the model is that of a calm run."""
     settings = replace(SETTINGS, epochs=4, recovery=Recovery(steps=1_000))

@@ -17,6 +17,7 @@ def config() -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow  # Ray takes seconds to import
 def test_ray_accepts_the_file(config: dict[str, Any]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
