@@ -10,7 +10,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from mlplat.clock import SystemClock
-from mlplat.features.online import OnlineRows
+from mlplat.features.online import FeatureReader, OnlineRows
 from mlplat.features.reader import open_reader
 from mlplat.model import FeatureRef, Field, InputEncoding, Model, Signature, mlp
 from mlplat.model.build import build, read_weights
@@ -57,7 +57,7 @@ BARE_BODY = (
 )
 
 
-class NoFeatures:
+class NoFeatures(FeatureReader):
     """All inputs come with the request."""
 
     def read(
@@ -68,12 +68,6 @@ class NoFeatures:
         keep: Collection[str] = (),
     ) -> OnlineRows:
         return OnlineRows(columns={}, status={})
-
-    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class NoLog:

@@ -18,7 +18,7 @@ import orjson
 
 from benchmarks._figures import Figures, Scene
 from mlplat.clock import SystemClock
-from mlplat.features.online import OnlineRows
+from mlplat.features.online import FeatureReader, OnlineRows
 from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.serve import state
 from mlplat.serve.answer import Answerer
@@ -66,7 +66,7 @@ def _answer(version: int, size: int, feature: int) -> float:
 
 
 @dataclass
-class _Features:
+class _Features(FeatureReader):
     """The value of an entity is its number and the turn, which goes on."""
 
     turn: int = 0
@@ -80,12 +80,6 @@ class _Features:
     ) -> OnlineRows:
         values = [feature(user, self.turn) for user in keys["user"]]
         return OnlineRows(columns={"v.f": values}, status={"v": ["ok"] * len(values)})
-
-    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def feature(user: int, turn: int) -> int:

@@ -9,6 +9,7 @@ import pytest
 
 from examples.journeys import k10_inspect_versions as k10
 from examples.journeys import k17_rebuild_a_model as k17
+from examples.journeys import k19_get_notified as k19
 
 pytestmark = pytest.mark.slow  # seconds each
 
@@ -36,3 +37,19 @@ def test_the_good_model_of_two_months_ago_is_found_and_made_again(
     assert "gold on 03 May: version 1; why: no incumbent" in said
     assert re.search(r"renews@1  \w{12}  run \w{32}\ndata      6,000 rows, snapshot \w+\nfeature   riding@", said)
     assert "renews@1 was made again: the weights are the same to the bit" in said
+
+
+def test_the_channel_hears_how_each_training_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    k19.main(tmp_path / "home")
+    said, progress = capsys.readouterr()
+    assert "notify Slack('127.0.0.1')" in said
+    assert "*mlplat: training 'fails' finished*\n    Version 1 of 'fails', in " in said
+    assert "*mlplat: training 'fails' failed*\n    InvalidInput: the loss became " in said
+    assert "Try a learning_rate below 1e+35." in said
+    assert "*mlplat: training 'fails' was stopped*\n" in said
+    assert "version 2 is there all the same" in said
+    assert "Slack was not notified: 127.0.0.1 cannot be reached: " in progress
+    assert "secret" not in said + progress

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
-import polars as pl
 import pytest
 
 import mlplat
@@ -20,6 +18,7 @@ from mlplat.serve import state
 from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
 from tests.notify_servers import hook
+from tests.ray.sold import sold
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -30,12 +29,8 @@ NOTICE_S = 10.0
 @pytest.fixture(scope="module")
 def platform(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlplat.Platform]:
     """A model without entities and features."""
-    random = np.random.default_rng(7)
-    size = random.normal(size=2_000)
-    at = pl.datetime_range(pl.datetime(2026, 1, 1), pl.datetime(2026, 2, 1), "20m", time_zone="UTC", eager=True)[:2_000]
-    labels = pl.DataFrame({"at": at, "size": size, "sold": (random.random(2_000) < 0.5).astype(int)})
     with mlplat.connect(tmp_path_factory.mktemp("objective")) as platform:
-        data = platform.features.training_set("sold", labels, [], label="sold", time="at", request=["size"])
+        data = sold(platform)
         platform.promote(platform.train(mlp((4,)), data, settings=SETTINGS, progress=Silent()), force=("a", "test"))
         yield platform
         platform.undeploy("sold")

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 
 import mlplat
@@ -16,6 +14,7 @@ from mlplat.errors import InvalidInput, MlplatError, Refused, Unavailable
 from mlplat.model import mlp
 from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
+from tests.ray.sold import sold
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -25,12 +24,8 @@ SETTINGS = TrainSettings(epochs=1, holdout_s=10 * 24 * 3600, batch_size=512)
 @pytest.fixture(scope="module")
 def platform(ray_cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[mlplat.Platform]:
     """Two versions that take some milliseconds for a hundred rows."""
-    random = np.random.default_rng(7)
-    size = random.normal(size=2_000)
-    at = pl.datetime_range(pl.datetime(2026, 1, 1), pl.datetime(2026, 2, 1), "20m", time_zone="UTC", eager=True)[:2_000]
-    labels = pl.DataFrame({"at": at, "size": size, "sold": (random.random(2_000) < 0.5).astype(int)})
     with mlplat.connect(tmp_path_factory.mktemp("scaling")) as platform:
-        data = platform.features.training_set("sold", labels, [], label="sold", time="at", request=["size"])
+        data = sold(platform)
         for width in (1_024, 1_000):
             model = platform.train(mlp((width, width)), data, settings=SETTINGS, progress=Silent())
             platform.promote(model, force=("a", "test"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplat.features.online import OnlineRows, Status
+from mlplat.features.online import FeatureReader, OnlineRows, Status
 from mlplat.model.signature import FeatureRef, Field, Signature
 
 SIGNATURE = Signature(
@@ -47,7 +47,7 @@ class FakeModel:
         return {"probability": np.array([distance / 10_000 + (wind or 0.0) / 100 for distance, wind in pairs])}
 
 
-class FakeReader:
+class FakeReader(FeatureReader):
     """JFK has wind 10, aircraft N1 a delay of 5; nobody else is known. LGA's wind of 20 and tail OLD's delay of 7 have expired.
     Remembers the moments it was asked for."""
 
@@ -76,9 +76,3 @@ class FakeReader:
                 "ok" if entity in new else "expired" if entity in gone else "missing" for entity in entities
             ]
         return OnlineRows(columns=columns, status=status)
-
-    def prepare(self, refs: Sequence[FeatureRef], keep: Collection[str] = ()) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
