@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,13 @@ ONLINE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 METADATA_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
 """The last as MLflow and SQLAlchemy know it."""
 
+LOOPBACK = "127.0.0.1"
+"""Where only programs of this machine reach what listens."""
+
 
 class Settings(BaseSettings):
-    """Names storage, Ray, the online store and metadata. Arguments win over `MLPLAT_*` variables, these over the defaults.
+    """Names storage, Ray, the online store, metadata, and where endpoints listen: on `host`, with the certificates and key of
+    the PEM file `tls`. Arguments win over `MLPLAT_*` variables, these over the defaults.
 
     The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
     """
@@ -46,6 +52,8 @@ class Settings(BaseSettings):
     ray: str | None = None
     online: SecretStr | None = None
     metadata: SecretStr | None = None
+    host: str = LOOPBACK
+    tls: str | None = None
 
     @property
     def remote(self) -> bool:
@@ -103,6 +111,7 @@ def check(settings: Settings, env: Environment) -> None:
     _check_ray(settings)
     _check_home(settings, env)
     _check_stores(settings)
+    _check_endpoint(settings)
 
 
 def _check_ray(settings: Settings) -> None:
@@ -163,6 +172,28 @@ def _check_stores(settings: Settings) -> None:
         raise InvalidInput(f"online: the URL must begin with {', '.join(f'{s}://' for s in ONLINE_SCHEMES)}.")
     if settings.metadata is not None and _scheme(settings.metadata) not in METADATA_SCHEMES:
         raise InvalidInput("metadata: the URL must begin with sqlite:// or postgresql://.")
+
+
+def _check_endpoint(settings: Settings) -> None:
+    try:
+        ipaddress.IPv4Address(settings.host)
+    except ValueError:
+        raise InvalidInput(
+            f"host {settings.host!r}: give the IPv4 address of the interface that endpoints listen on; 0.0.0.0 is all of them."
+        ) from None
+    if settings.tls is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls, password=_no_password)
+    except (OSError, ssl.SSLError, InvalidInput) as error:
+        raise InvalidInput(
+            f"tls {settings.tls!r}: this is no PEM file with a certificate, those that vouch for it, and its private key without "
+            f"a password ({error})"
+        ) from None
+
+
+def _no_password() -> str:
+    raise InvalidInput("its key has a password")  # else OpenSSL asks at the terminal, and waits
 
 
 def _scheme(url: SecretStr) -> str:

@@ -29,6 +29,7 @@ from mlplat.serve import outcomes as kept
 from mlplat.serve.advancing import keep_asking, same
 from mlplat.serve.endpoint import alive
 from mlplat.serve.gold_promoter import GoldPromoter
+from mlplat.serve.listen import Listen
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
 from mlplat.serve.state import Entry, Member
@@ -49,6 +50,7 @@ class Endpoints(Feedback):
 
     _closing: ExitStack
     _online_url: SecretStr | None
+    _listen: Listen
 
     _clock: Clock
 
@@ -72,7 +74,7 @@ class Endpoints(Feedback):
         objective: str | Literal["kept"] | None = "kept",
         notify: Notifier | Sequence[Notifier] | Literal["kept"] = "kept",
     ) -> Endpoint:
-        """Serve the gold model of a name over HTTP, on the loopback interface, and return when it answers.
+        """Serve the gold model of a name over HTTP, where `connect` says (on the loopback interface), and return when it answers.
 
         `compute`: None, the model runs in the endpoint's own process, which is fastest for models that answer in less than a
         millisecond; "cpu:2" gives it two processes of a core each, "cpu:1-4" as many as its work takes, "cpu:0-4" none while
@@ -107,6 +109,7 @@ class Endpoints(Feedback):
             self.home,
             member,
             online=self._online_url,
+            listen=self._listen,
             name=name,
             port=port,
             cache_bytes=cache_bytes,

@@ -29,6 +29,7 @@ from mlplat.metadata.postgres import driver_url
 from mlplat.notify import Notifier, listed
 from mlplat.serve import state
 from mlplat.serve.endpoint import alive
+from mlplat.serve.listen import Listen
 from mlplat.train import (
     Interrupted,
     ModelPromoter,
@@ -60,15 +61,28 @@ def connect(
     ray: str | None = None,
     online: str | None = None,
     metadata: str | None = None,
+    host: str | None = None,
+    tls: str | Path | None = None,
     clock: Clock | None = None,
 ) -> Platform:
     """Open a home (default `./.mlplat`, or MLPLAT_HOME) and return the platform on it. Use it in a `with`.
+
+    `host` is the IPv4 address that endpoints listen on (or MLPLAT_HOST; default: 127.0.0.1, which only programs of this machine
+    reach), and `tls` the PEM file of the certificate and key that they show there (or MLPLAT_TLS).
 
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
     """
     env = config.environment()
-    settings = config.load(env, home=None if home is None else str(home), ray=ray, online=online, metadata=metadata)
+    settings = config.load(
+        env,
+        home=None if home is None else str(home),
+        ray=ray,
+        online=online,
+        metadata=metadata,
+        host=host,
+        tls=None if tls is None else str(Path(tls).expanduser().absolute()),
+    )
     return Platform(settings, env, clock or SystemClock())
 
 
@@ -95,6 +109,7 @@ class Platform(Endpoints):
         self._env = env
         self._clock = clock
         self._online_url = settings.online
+        self._listen = Listen(host=settings.host, tls=settings.tls)
         self._session: Session | None = None
         self._starting = threading.Lock()
         self._closing = contextlib.ExitStack()
@@ -279,7 +294,7 @@ class Platform(Endpoints):
                 from mlplat._ray.session import Session
 
                 def start() -> Session:
-                    return Session.start(self._settings.ray, home=self.home, env=self._env)
+                    return Session.start(self._settings.ray, home=self.home, env=self._env, tls=self._settings.tls)
 
                 self._session = self._on_lasting_thread(start)
                 self._closing.callback(self._session.close)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mlplat.config import Environment, environment, load
 from mlplat.errors import InvalidInput, NotYetAvailable, Refused
+from tests.certificates import certificate
 
 NOWHERE = Environment()
 AWS = Environment(variables={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
@@ -93,3 +96,21 @@ def test_a_password_in_a_url_is_never_shown() -> None:
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
     assert settings.metadata is not None
     assert "hunter2" in settings.metadata.get_secret_value()
+
+
+def test_endpoints_listen_on_the_loopback_interface_unless_told() -> None:
+    assert (load(environment({})).host, load(environment({})).tls) == ("127.0.0.1", None)
+    assert load(environment({}), host="0.0.0.0").host == "0.0.0.0"
+    for host in ("localhost", "::1", "1.2.3", ""):
+        with pytest.raises(InvalidInput, match="give the IPv4 address of the interface"):
+            load(environment({}), host=host)
+
+
+def test_a_tls_file_holds_a_certificate_and_its_key_and_asks_nobody_for_a_password(tmp_path: Path) -> None:
+    assert load(environment({}), tls=str(certificate(tmp_path))).tls is not None
+    for wrong in (tmp_path / "ca.pem", tmp_path / "absent.pem", certificate(tmp_path, password=b"hunter2")):
+        with pytest.raises(
+            InvalidInput, match=r"this is no PEM file with a certificate, .*, and its private key"
+        ) as told:
+            load(environment({}), tls=str(wrong))
+        assert ("its key has a password" in str(told.value)) == (wrong.name == "both.pem")

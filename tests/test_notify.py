@@ -10,20 +10,17 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from email.policy import default
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from mlplat import notify
 from mlplat.errors import InvalidInput, MlplatError, Refused, Unavailable
 from mlplat.notify import DEADLINE_S, Email, InMemoryNotifier, Message, Notifier, Slack, Webhook, deliver, listed
+from tests import certificates
 from tests.notify_servers import HERE, Mailbox, hook, mailbox
 
 MESSAGE = Message(
@@ -57,23 +54,7 @@ def closed_port() -> int:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of this machine's address, with its key, signed by itself."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HERE))]), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "here.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return certificates.certificate(tmp_path_factory.mktemp("tls"))
 
 
 def mail_to(box: Mailbox, **given: Any) -> Email:
@@ -110,7 +91,7 @@ def test_a_webhook_checks_the_certificate(certificate: Path, monkeypatch: pytest
         assert isinstance(error, Unavailable)
         assert "certificate verify failed" in str(error)
         assert server.asked == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("ca.pem")))
         Webhook(server.url).send(MESSAGE)
     assert len(server.bodies) == 1
 
@@ -233,7 +214,7 @@ def test_a_mail_arrives_whole() -> None:
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_password_is_sent_under_tls(certificate: Path, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("ca.pem")))
     with mailbox(certificate=certificate, at_once=at_once) as box:
         monkeypatch.setattr(notify, "SMTPS_PORT", box.port if at_once else 465)
         mail_to(box, tls=True, user="ml", password="s3cret").send(MESSAGE)
@@ -273,7 +254,7 @@ def test_what_a_mail_server_refuses_is_an_error(answers: dict[str, str], error: 
 def test_a_wrong_password_and_a_server_without_tls_are_refused(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("ca.pem")))
     with mailbox(certificate=certificate, answers={"AUTH": "535 s3cret is wrong"}) as box:
         error = raised(mail_to(box, tls=True, user="ml", password="s3cret"))
     assert str(error) == f"{HERE} answered 535 (SMTPAuthenticationError)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,11 @@ def free_port() -> int:
             return port
 
 
-def start_local(home: Path, cpus: int | None, resources: Mapping[str, float] | None = None) -> None:
-    """A cluster of its own on this machine, with `cpus` logical cores (default: all)."""
+def start_local(
+    home: Path, cpus: int | None, resources: Mapping[str, float] | None = None, tls: str | None = None
+) -> None:
+    """A cluster of its own on this machine, with `cpus` logical cores (default: all); endpoints speak TLS with the PEM file
+    `tls`."""
     import ray
 
     token = record.token_file(home)
@@ -51,7 +56,7 @@ def start_local(home: Path, cpus: int | None, resources: Mapping[str, float] | N
         stats_port=free_port(),
         metrics_port=free_port(),
     )
-    variables |= _mortal_haproxy(home) if flags.has_haproxy() else {}
+    variables |= _own_haproxy(home, tls) if flags.has_haproxy() else {}
     set_environment(variables, override=True)
     authenticate(token)
     _warn_of_early_serve(variables)
@@ -82,17 +87,27 @@ def _own_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before if callable(before) else lambda number, _: sys.exit(128 + number))
 
 
-def _mortal_haproxy(home: Path) -> dict[str, str]:
+def _own_haproxy(home: Path, tls: str | None) -> dict[str, str]:
     """Start HAProxy through a script that ties its life to its parent's: one that Ray is just starting when the cluster
     is killed would go on for ever, and hold its port.
+
+    Ray has no setting for TLS (2.60), so the script adds it to the configuration, which Ray writes anew before each start.
     """
     tie = shutil.which("setpriv")
-    if tie is None:
-        return {}
-    path = home.resolve() / "ray" / "haproxy"
+    words = [*([tie, "--pdeathsig", "KILL"] if tie else []), _haproxy()]
+    lines = ["#!/bin/sh"]
+    if tls is not None:
+        pem = re.sub(
+            r"([\\&|])", r"\\\1", shlex.quote(tls)
+        )  # HAProxy quotes as a shell does, and sed has its own signs
+        bind = rf"s|^( *bind [^ ]+)$|\1 ssl crt {pem} alpn h2,http/1.1|"
+        # Ray's words: -db -f FILE and more.
+        lines.append(f'sed -i -E {shlex.quote(f"/^frontend http_frontend/,/bind/ {bind}")} "$3" || exit 1')
+    lines.append(f'exec {shlex.join(words)} "$@"')
+    text = "\n".join(lines) + "\n"
+    path = home.resolve() / "ray" / ("haproxy" if tls is None else f"haproxy-{sha256(text.encode()).hexdigest()[:8]}")
     draft = path.with_name(f".haproxy.{os.getpid()}")
-    words = shlex.join([tie, "--pdeathsig", "KILL", _haproxy()])
-    draft.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    draft.write_text(text)
     draft.chmod(0o755)
     draft.replace(path)
     return {"RAY_SERVE_HAPROXY_BINARY_PATH": str(path)}

@@ -44,12 +44,14 @@ class Session:
         env: Environment,
         cpus: int | None = None,
         resources: Mapping[str, float] | None = None,
+        tls: str | None = None,
     ) -> Session:
         """Connect this process to Ray.
 
         If it is connected already (a notebook, a test), that connection is used and `close` leaves it. Else it joins
         `address` ("auto", "host:port"), RAY_ADDRESS, or the cluster that another process shares for this home; else
-        it starts a local one with `cpus` logical cores (default: all) and logical `resources` by name.
+        it starts a local one with `cpus` logical cores (default: all) and logical `resources` by name, whose endpoints speak TLS
+        with the PEM file `tls`.
 
         Raises `Unavailable` if there is no cluster at the address or it wants another token.
         """
@@ -64,7 +66,7 @@ class Session:
         if target is not None:
             join(target, env)
             return cls._of_process(home, owned=False, connected=True)
-        start_local(home, cpus, resources)
+        start_local(home, cpus, resources, tls)
         session = cls._of_process(home, owned=True, connected=True)
         session._remember(shared=False)
         return session

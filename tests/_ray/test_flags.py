@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlplat._ray import flags
-from mlplat._ray.connect import _mortal_haproxy
+from mlplat._ray.connect import _own_haproxy
 
 
 def test_clusters_on_one_machine_get_ports_of_their_own() -> None:
@@ -35,8 +35,8 @@ def test_a_second_home_does_not_need_the_first_ones_files(tmp_path: Path, monkey
     one, two = tmp_path / "one", tmp_path / "two"
     for home in (one, two):
         (home / "ray").mkdir(parents=True)
-    for name, script in _mortal_haproxy(one).items():
+    for name, script in _own_haproxy(one, None).items():
         monkeypatch.setenv(name, script)
     shutil.rmtree(one)
-    (script,) = _mortal_haproxy(two).values()
+    (script,) = _own_haproxy(two, None).values()
     assert str(one) not in Path(script).read_text()

@@ -7,9 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from mlplat._ray.connect import free_port
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Refused, Unavailable
 from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, Prediction, alive, epochs
+from tests.certificates import certificate
 
 ANSWER = {
     "request_id": "r",
@@ -221,31 +221,6 @@ def test_a_url_alone_is_enough(server: Server) -> None:
         assert repr(endpoint) == f"Endpoint('late', POST {server.url}/predict/late)"
     with pytest.raises(InvalidInput, match="begins with http"):
         mlplat.AsyncEndpoint(name="late", url="127.0.0.1:8000")
-
-
-def certificate(folder: Path) -> Path:
-    """A key, and a certificate for this machine that it has signed itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "ca.pem").write_bytes(made.public_bytes(pem))
-    both = folder / "both.pem"
-    both.write_bytes(private + made.public_bytes(pem))
-    return both
 
 
 def test_https_is_believed_where_its_certificate_is(tmp_path: Path) -> None:

@@ -26,12 +26,15 @@ from mlplat.notify import Notifier
 from mlplat.serve import state
 from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.ingress import Ingress
-from mlplat.serve._ray.settings import APPLICATION, HOST, QUIET, READY_S
+from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, alive, epochs
+from mlplat.serve.listen import Listen, speaks_tls
 from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.state import Entry, Member
+from mlplat.serve.tokens import loopback
 
 _POLL_S = 0.05
+LISTEN = Listen()
 
 
 def deploy(
@@ -41,6 +44,7 @@ def deploy(
     *,
     name: str,
     port: int | None = None,
+    listen: Listen = LISTEN,
     online: SecretStr | None = None,
     cache_bytes: int = 0,
     policy: FeaturePolicy | None = None,
@@ -51,15 +55,15 @@ def deploy(
     stay, and what was gold before is kept ready.
 
     `notify` are told when the objective is not kept; None: who was told before. `port` counts when the first endpoint of a
-    cluster starts (default: a free one); the others share it. Raises the error of loading if the model cannot be served;
-    then what was served before still is. `Conflict` if the cluster's Serve belongs to another home, or reads another
-    online store.
+    cluster starts (default: a free one), and `listen` too; the others share them. Raises the error of loading if the model
+    cannot be served; then what was served before still is. `Conflict` if the cluster's Serve listens elsewhere, belongs to
+    another home, or reads another online store.
     """
     artifact.load(
         Path(gold.path), digest=gold.digest, trusted=True
     )  # a bad one is found out before anything is changed
     packed = None if notify is None else notifiers.packed(notify)
-    url = _start(port)
+    url = _start(session, port, listen)
     if _running():
         _of_other_home(home, online)
     cluster = _cluster_id()
@@ -71,10 +75,10 @@ def deploy(
             return Entry(name=name, url=url, cluster=cluster, **declared, **values)  # type: ignore[arg-type]
         return replace(before.with_gold(gold), url=url, cluster=cluster, **declared)
 
-    entry = _apply(session, home, name, served, online)
+    entry = _apply(session, home, name, served, online, listen)
     if packed is not None:
         _notify(name, packed)
-    return Endpoint(name=name, url=url, version=entry.version)
+    return Endpoint(name=name, url=url, version=entry.version, verify=listen.trust())
 
 
 def check_served(entry: Entry) -> None:
@@ -104,20 +108,30 @@ def change(session: Session, home: Path, name: str, make: Callable[[Entry], Entr
         check_served(before)
         return make(before)
 
-    return _apply(session, home, name, changed, None)
+    return _apply(session, home, name, changed)
 
 
 def _apply(
-    session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
+    session: Session,
+    home: Path,
+    name: str,
+    make: Callable[[Entry | None], Entry],
+    online: SecretStr | None = None,
+    listen: Listen = LISTEN,
 ) -> Entry:
     """Backbones first, then the record, then the ingress: nobody is asked before it is warm. Who changes a name waits for others
     that do."""
     with exclusive(home / "locks" / f"serve.{name}"):
-        return _apply_alone(session, home, name, make, online)
+        return _apply_alone(session, home, name, make, online, listen)
 
 
 def _apply_alone(
-    session: Session, home: Path, name: str, make: Callable[[Entry | None], Entry], online: SecretStr | None
+    session: Session,
+    home: Path,
+    name: str,
+    make: Callable[[Entry | None], Entry],
+    online: SecretStr | None,
+    listen: Listen,
 ) -> Entry:
     before = state.read(home).get(name)
     after = make(before)
@@ -133,7 +147,7 @@ def _apply_alone(
             if _running():
                 _handle().refresh.remote().result(timeout_s=READY_S)
             else:
-                _run(session, home, entry.cluster, online)
+                _run(session, home, entry.cluster, online, listen.host)
             _wait(entry, SystemClock())
         except BaseException:
             state.restore(home, name, before)
@@ -185,28 +199,58 @@ def flush_log() -> dict[str, int]:
     return counters
 
 
-def _start(port: int | None) -> str:
+def _start(session: Session, port: int | None, listen: Listen) -> str:
     """Serve of this cluster, started if it is not; the URL of its proxy."""
     client = _client()
     if client is None:
-        serve.start(http_options=HTTPOptions(host=HOST, port=port or free_port()), logging_config=QUIET)
-        client = _client()
+        if listen.tls is None and not loopback(listen.host):
+            warnings.warn(
+                "endpoints listen beyond this machine without TLS: tokens and rows can be read on the way. Connect with `tls`.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        options = HTTPOptions(host=listen.host, port=port or free_port(), **_own_tls(listen))
+        serve.start(http_options=options, logging_config=QUIET)
+        client, known = _client(), session.owned  # it started as this process was told
     else:
         _warn_of_other_flags(client)
-    listens = client.http_config.port
+        known = False
+    host, listens = client.http_config.host, client.http_config.port
     if port not in (None, listens):
         raise Conflict(f"port {port}: Ray Serve of this cluster listens on {listens} already. Leave `port` out.")
-    return f"http://{HOST}:{listens}"
+    if host != listen.host:
+        raise Conflict(
+            f"host {listen.host}: Ray Serve of this cluster listens on {host} already. Connect with that one."
+        )
+    if not known:
+        _check_tls(listen, listens)
+    return listen.url(listens)
 
 
-def _run(session: Session, home: Path, cluster: str, online: SecretStr | None) -> None:
+def _own_tls(listen: Listen) -> dict[str, str]:
+    """For Serve's own proxy. HAProxy gets it from the script that starts it."""
+    return {} if listen.tls is None or has_haproxy() else {"ssl_certfile": listen.tls, "ssl_keyfile": listen.tls}
+
+
+def _check_tls(listen: Listen, port: int) -> None:
+    if speaks_tls(listen.host, port, patience_s=READY_S, clock=SystemClock()) == (listen.tls is not None):
+        return
+    if listen.tls is None:
+        raise Conflict("the endpoints of this cluster speak TLS: connect with the `tls` file that it was started with.")
+    raise Conflict(
+        "the endpoints of this cluster speak plain HTTP already. `tls` counts where a cluster is started by mlplat; on one that "
+        "is joined, let the load balancer in front of it speak TLS, and leave `tls` out."
+    )
+
+
+def _run(session: Session, home: Path, cluster: str, online: SecretStr | None, host: str) -> None:
     # On a machine of our own the ingress asks for no core: it would keep a training that wants all of them waiting
     # for ever.
     cpus = 0.0 if session.owned else 0.1
     deployment = Ingress.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": cpus}
     )
-    serve.run(deployment.bind(str(home), cluster, online), name=APPLICATION, route_prefix="/")
+    serve.run(deployment.bind(str(home), cluster, online, host), name=APPLICATION, route_prefix="/")
 
 
 def _client() -> Any:

@@ -24,7 +24,7 @@ from mlplat.clock import SystemClock
 from mlplat.errors import MlplatError
 from mlplat.serve import state
 from mlplat.serve._ray import backbones, notifiers
-from mlplat.serve._ray.settings import HOST, QUIET
+from mlplat.serve._ray.settings import QUIET
 from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
 from mlplat.serve.load import load
@@ -53,8 +53,9 @@ _log = logging.getLogger(__name__)
 class Ingress:
     """Holds what one home serves in one life of a cluster."""
 
-    def __init__(self, home: str, cluster: str, online: SecretStr | None) -> None:
-        """`online` is the URL of the online store's server: an argument that no log and no record shows."""
+    def __init__(self, home: str, cluster: str, online: SecretStr | None, host: str) -> None:
+        """`online` is the URL of the online store's server: an argument that no log and no record shows. `host` is where the
+        proxy listens."""
         from mlplat.features.reader import open_reader
 
         self._home = Path(home)
@@ -64,7 +65,7 @@ class Ingress:
         self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
         clock = self._clock = SystemClock()
         self._watches = Watches(clock, notifiers.tell)
-        gate, metrics = Gate(self._home, clock, host=HOST), Metrics(self._log, self._watches)
+        gate, metrics = Gate(self._home, clock, host=host), Metrics(self._log, self._watches)
         self._lookup = None if online is None else Lookup(self._reader)
         answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids(), lookup=self._lookup)
         self._shadows = Shadows(answerer, clock)

@@ -7,7 +7,6 @@ import logging
 from ray.serve.schema import LoggingConfig
 
 APPLICATION = "mlplat"
-HOST = "127.0.0.1"
 READY_S = 60.0
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 

@@ -1,4 +1,4 @@
-"""What answers while its processes are killed, and what comes back when all of them were."""
+"""Endpoints of clusters of their own: while processes are killed, when all of them were, and with TLS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlplat.config import environment
+from tests.certificates import certificate
 from tests.ray.drivers import ROOT, told
 
 pytestmark = pytest.mark.ray
@@ -33,3 +34,17 @@ def test_an_endpoint_comes_through_the_death_of_each_process_and_of_all(tmp_path
     (again,) = told("killing_driver", tmp_path, "again")
     assert again == {"gold": 1, "arms": ["gold", "v2"], "version": again["version"], "alive": True}
     assert again["version"] in (1, 2)
+
+
+def test_an_endpoint_that_listens_everywhere_speaks_tls_and_asks_for_a_token(tmp_path: Path) -> None:
+    certificate(tmp_path, name="models.example.com")
+    (found,) = told("tls_driver", tmp_path)
+    assert found["url"].startswith("https://127.0.0.1:")
+    assert found["known"] == [200, 200]
+    assert found["strange"] == "ConnectError"
+    assert found["no token"] == 401
+    assert found["plain"] in (400, "RemoteProtocolError", "ReadError")
+    assert found["here"] == 1
+    without, elsewhere = found["refused"]
+    assert "the endpoints of this cluster speak TLS" in without
+    assert "listens on 0.0.0.0 already" in elsewhere
