@@ -26,6 +26,7 @@ from mlplat.config import Environment, carried, set_environment
 from mlplat.errors import InvalidInput, Unavailable
 
 _ANSWER_S = 5.0
+_WHOLE_REQUESTS = ("option http-buffer-request", "timeout http-request 30s", "timeout client 60s")
 _PORTS_FROM, _PORTS = 10_000, 10_000
 
 
@@ -91,18 +92,21 @@ def _own_haproxy(home: Path, tls: str | None) -> dict[str, str]:
     """Start HAProxy through a script that ties its life to its parent's: one that Ray is just starting when the cluster
     is killed would go on for ever, and hold its port.
 
-    Ray has no setting for TLS (2.60), so the script adds it to the configuration, which Ray writes anew before each start.
+    What Ray has no settings for (2.60) the script adds to the configuration, which Ray writes anew before each start: TLS, and to
+    wait for a request until it is whole. Else callers who send half of one take the replica's places, and all others wait.
     """
     tie = shutil.which("setpriv")
     words = [*([tie, "--pdeathsig", "KILL"] if tie else []), _haproxy()]
-    lines = ["#!/bin/sh"]
+    bind = r"\1"
     if tls is not None:
         pem = re.sub(
             r"([\\&|])", r"\\\1", shlex.quote(tls)
         )  # HAProxy quotes as a shell does, and sed has its own signs
-        bind = rf"s|^( *bind [^ ]+)$|\1 ssl crt {pem} alpn h2,http/1.1|"
-        # Ray's words: -db -f FILE and more.
-        lines.append(f'sed -i -E {shlex.quote(f"/^frontend http_frontend/,/bind/ {bind}")} "$3" || exit 1')
+        bind += f" ssl crt {pem} alpn h2,http/1.1"
+    whole = "".join(rf"\n    {line}" for line in _WHOLE_REQUESTS)
+    edit = rf"/^frontend http_frontend/,/bind/ s|^( *bind [^ ]+)$|{bind}{whole}|"
+    # Ray's words: -db -f FILE and more.
+    lines = ["#!/bin/sh", f'sed -i -E {shlex.quote(edit)} "$3" || exit 1']
     lines.append(f'exec {shlex.join(words)} "$@"')
     text = "\n".join(lines) + "\n"
     path = home.resolve() / "ray" / ("haproxy" if tls is None else f"haproxy-{sha256(text.encode()).hexdigest()[:8]}")

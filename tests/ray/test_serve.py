@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -323,3 +325,22 @@ def until(true: Callable[[], bool]) -> None:
     deadline_s = clock.elapsed_s() + 10
     while not true():
         assert clock.elapsed_s() < deadline_s
+
+
+def test_callers_who_never_finish_their_request_keep_nobody_waiting(home: Home, endpoint: Endpoint) -> None:
+    """More of them than the replica takes and queues at once: the proxy waits for a request until it is whole."""
+    host, port = endpoint.url.removeprefix("http://").split(":")
+    head = b"POST /predict/late HTTP/1.1\r\nHost: x\r\n"
+    begun = [
+        b"",
+        b"POST /pre",
+        head,
+        head + b"Content-Length: 90\r\n\r\n",
+        head + b'Content-Length: 90\r\n\r\n{"rows":',
+    ]
+    with ExitStack() as stack:
+        for i in range(1_500):
+            caller = stack.enter_context(socket.create_connection((host, int(port))))
+            caller.sendall(begun[i % len(begun)])
+        answers = [endpoint.predict([ROW])[0].outputs["probability"] for _ in range(50)]
+    assert answers == [pytest.approx(home.answer(1), abs=1e-6)] * 50

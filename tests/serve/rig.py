@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from mlplat.clock import Clock
 from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
 from mlplat.serve.log import PredictionLog, read_log
@@ -24,9 +25,14 @@ NOW_US = 1_378_029_600_000_000
 JSON = {"content-type": "application/json"}
 
 
+@dataclass
 class StoppedClock:
+    """The time of day stands at `now`, or wherever somebody puts it."""
+
+    now: int = NOW_US
+
     def now_us(self) -> int:
-        return NOW_US
+        return self.now
 
     def elapsed_s(self) -> float:
         return 0.0
@@ -61,13 +67,13 @@ class Rig:
 
 
 @contextmanager
-def opened(home: Path, **options: Any) -> Iterator[Rig]:
+def opened(home: Path, *, clock: Clock | None = None, **options: Any) -> Iterator[Rig]:
     log, reader, ids = PredictionLog(home), FakeReader(), count()
     metrics = Metrics(log)
     answerer = Answerer(
         reader=reader,
         log=log,
-        clock=StoppedClock(),
+        clock=clock or StoppedClock(),
         new_id=lambda: f"id{next(ids)}",
         count=metrics.failed,
         told=metrics.answered,

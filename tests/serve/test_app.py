@@ -18,7 +18,7 @@ from mlplat.serve.dispatch import Count
 from mlplat.serve.http import MAX_BODY_BYTES
 from mlplat.serve.log import read_log
 from tests.serve.models import ROW, SIGNATURE, FakeModel
-from tests.serve.rig import JSON, NOW_US, Backing, Rig, at_once, broken, never, opened, served, split
+from tests.serve.rig import JSON, NOW_US, Backing, Rig, StoppedClock, at_once, broken, never, opened, served, split
 
 
 @pytest.fixture
@@ -349,3 +349,21 @@ def test_versions_that_no_caller_could_ask_both_are_not_served_together() -> Non
     ):
         with pytest.raises(InvalidInput, match=said):
             split(Backing(at_once), signature=signature)
+
+
+def test_a_clock_that_jumps_fails_no_request_and_loses_no_record(tmp_path: Path) -> None:
+    """Set back by a day, on by a year, and put right again, as by who repairs a machine's clock."""
+    day_us = 86_400 * 1_000_000
+    clock = StoppedClock()
+    with opened(tmp_path, clock=clock) as rig:
+        answers = [rig.predict(ROW)]
+        for jump in (-day_us, 366 * day_us, -365 * day_us):
+            clock.now += jump
+            answers.append(rig.predict(ROW))
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert len({orjson.dumps(answer.json()["predictions"][0]["outputs"]) for answer in answers}) == 1
+        moments = [NOW_US, NOW_US - day_us, NOW_US + 365 * day_us, NOW_US]
+        assert rig.reader.asked_us == moments
+        logged = rig.logged()
+        assert sorted(int(row["at"].timestamp() * 1e6) for row in logged) == sorted(moments)
+        assert all(row["latency_us"] >= 0 for row in logged)
