@@ -24,7 +24,7 @@ if __name__ == "__main__":
     with Session.start(None, home=home, env=environment(), cpus=1) as session:
         if "serve" in sys.argv:
             from mlplat.serve._ray import control
-            control._start(None)
+            control._start(session, None, control.LISTEN)
         if "share" in sys.argv:
             session.share()
         print("ready", session.owned, session.address, flush=True)
