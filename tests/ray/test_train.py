@@ -234,6 +234,7 @@ def test_workers_get_any_resource_that_the_cluster_has(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_frees_the_workers_and_the_same_home_trains_again(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background has none
     data, metadata = learnable(tmp_path / "data"), InMemoryMetadata()
     import ray  # two seconds that the tests without Ray need not wait
 
