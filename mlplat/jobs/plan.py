@@ -16,6 +16,7 @@ gang gets all of its slots or none, and nobody gets a slot before the one who ha
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,11 @@ class _Group:
     def head(self) -> Job:
         return self.jobs[self.at]
 
+    def key(self) -> tuple[int, int, str]:
+        """Their order among those of one tenant."""
+        job = self.jobs[self.at]
+        return -job.priority, job.submitted_us, job.id
+
 
 class _Planner:
     """One pool. `free` is what nobody holds; `later` is that and what is given back already, less what is promised of it. What is
@@ -123,6 +129,7 @@ class _Planner:
             self.nodes.add(self.free, shape, lease.placed, -1)
             if not lease.draining:
                 self.nodes.add(self.later, shape, lease.placed, -1)
+        self._both: Grid | None = None
         self.wanted: Grid | None = None
         self.admits: list[Admit] = []
         self.evictions: list[Evict] = []
@@ -130,6 +137,7 @@ class _Planner:
         self._evicted: set[str] = set()
         self._no_room: set[tuple[object, ...]] = set()
         self._passed: set[tuple[int, str]] = set()
+        self._no_right: dict[tuple[object, ...], int] = {}
 
     def run(self) -> None:
         queues: dict[tuple[int, str], list[_Group]] = {}
@@ -137,7 +145,7 @@ class _Planner:
             queues.setdefault((-self.policy.tier(group.head), group.head.tenant), []).append(group)
         heap: list[tuple[tuple[int, bool, float, float], str]] = []
         for (tier, tenant), own in queues.items():
-            own.sort(key=lambda group: (-group.head.priority, group.head.submitted_us, group.head.id))
+            own.sort(key=_Group.key)
             heap.append((self._rank(tier, own[0].head), tenant))
         heapq.heapify(heap)
         while heap:
@@ -150,6 +158,11 @@ class _Planner:
                 self._next(own)
             else:
                 own.pop(0)
+                at = next((i for i, group in enumerate(own) if not self._hopeless(group.head)), len(own))
+                if at:
+                    alike = self._why(own[0].head)
+                    self.holds |= {group.head.group: alike for group in own[:at]}
+                    del own[:at]
             if own:
                 heapq.heappush(heap, (self._rank(rank[0], own[0].head), tenant))
 
@@ -158,11 +171,15 @@ class _Planner:
         group = own.pop(0)
         group.at += 1
         if group.at < len(group.jobs):
-            key = (-group.head.priority, group.head.submitted_us, group.head.id)
-            place = next(
-                (i for i, g in enumerate(own) if (-g.head.priority, g.head.submitted_us, g.head.id) > key), len(own)
-            )
-            own.insert(place, group)
+            bisect.insort(own, group, key=_Group.key)
+
+    def _hopeless(self, job: Job) -> bool:
+        """Known from others of its tenant that ask for the same or less: most of a long queue is."""
+        if job.least < self._no_right.get((job.tenant, job.each, job.labels), job.least + 1):
+            return False
+        wanted = self.wanted is not None
+        lent = (False, True) if wanted and job.preemptible else (False,)
+        return all((job.each, job.labels, job.least, backfill, not wanted) in self._no_room for backfill in lent)
 
     def _rank(self, tier: int, job: Job) -> tuple[int, bool, float, float]:
         return tier, not self._guaranteed(job), self.shares.weighted(job.tenant), self.shares.usage(job.tenant)
@@ -183,14 +200,16 @@ class _Planner:
 
     def _admit(self, job: Job) -> bool:
         shape = self.nodes.shape(job)
-        if shape is None or self.nodes.place(self.nodes.total, shape, job.least) is None:
+        if shape is None or job.least > self.nodes.most(shape):
             self._hold(job, f"{job.least} x {dict(job.each)} fit on no nodes that {self.pool!r} has now")
             return False
         if (over := self.shares.over_limit(job, job.least)) is not None:
             self._hold(job, over)
             return False
-        room = np.minimum(self.free, self.later)
+        room = self._room()
         for grid, backfill in self._grids(room, job):
+            if (job.each, job.labels, job.least, backfill, self.wanted is None) in self._no_room:
+                continue
             for count in self._sizes(job, shape, grid):
                 placed = self._placed(grid, shape, job, count, backfill)
                 if placed is not None:
@@ -199,6 +218,12 @@ class _Planner:
                     return True
         self._blocked(job, shape)
         return False
+
+    def _room(self) -> Grid:
+        """What nobody holds and nobody was promised."""
+        if self._both is None:
+            self._both = np.minimum(self.free, self.later)
+        return self._both
 
     def _grids(self, room: Grid, job: Job) -> Iterator[tuple[Grid, bool]]:
         """Where it may go: beside what somebody waits for, or, if it can be stopped, on that too."""
@@ -228,11 +253,14 @@ class _Planner:
     def _take(self, job: Job, shape: Shape, placed: Placed) -> None:
         self.nodes.add(self.free, shape, placed, -1)
         self.nodes.add(self.later, shape, placed, -1)
+        self._both = None
         self.shares.add(job, sum(count for _, count in placed))
 
     def _blocked(self, job: Job, shape: Shape) -> None:
         first = self.wanted is None
-        victims = self._victims(job, shape, first)
+        victims = None
+        if job.least < self._no_right.get((job.tenant, job.each, job.labels), job.least + 1):
+            victims = self._victims(job, shape, first)
         if victims is not None:
             for lease, reason in victims:
                 self._evicted.add(lease.job.id)
@@ -240,16 +268,21 @@ class _Planner:
                 self.nodes.add(self.later, self._shape(lease.job), lease.placed, 1)
                 self.shares.give_back(lease)
             self._no_room.clear()
+            self._both = None
             promised = self.nodes.place(self._base(job), shape, job.least)
             assert promised is not None
             self.nodes.add(self.later, shape, promised, -1)
             self.shares.add(job, job.least)
             self._hold(job, "its slots are being given back")
             return
+        # Neither has what comes later of this tenant and asks for as much: its priority is no higher.
+        self._no_right[job.tenant, job.each, job.labels] = min(
+            job.least, self._no_right.get((job.tenant, job.each, job.labels), job.least)
+        )
         if first:
             self.wanted = self._wanted(job, shape)
         self._passed.add((self.policy.tier(job), job.tenant))
-        self._hold(job, self.shares.why(job))
+        self.holds[job.group] = self._why(job)
 
     def _wanted(self, job: Job, shape: Shape) -> Grid:
         """Slots where most of what it waits for is free or can be stopped."""
@@ -274,7 +307,7 @@ class _Planner:
         if not rights.any:
             return None
         later, chosen = self._base(job), []
-        for lease in self.shares.stoppable:
+        for lease in rights.worth_a_look():
             reason = None if lease.job.id in self._evicted else rights.over(lease)
             if reason is None or not self._helps(lease, shape):
                 continue
@@ -318,6 +351,9 @@ class _Planner:
                 later = without
                 kept.remove(one)
         return kept
+
+    def _why(self, job: Job) -> Hold:
+        return Hold(reason=self.shares.why(job), evidence={"tenant": job.tenant, "pool": self.pool})
 
     def _hold(self, job: Job, reason: str) -> None:
         self.holds[job.group] = Hold(reason=reason, evidence={"tenant": job.tenant, "pool": self.pool})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlplat.clock import US_PER_S
 from mlplat.jobs.job import IDLE, Job, Lease
 from mlplat.jobs.policy import ABOVE, LAST
@@ -32,6 +34,7 @@ class Rights:
         self._none_yet = shares.weighted(job.tenant) == 0
         self._weight = shares.weight(job.tenant)
         self._slice = shares.dominant(job, job.least) / self._weight * shares.policy.slice_s
+        self._at_once = self._guaranteed or self._tier == ABOVE
         self._gone: dict[str, float] = {}
         self._gone_vector: dict[str, Grid] = {}
 
@@ -45,9 +48,20 @@ class Rights:
             or (shares.lowest[None] <= IDLE and self._tier > LAST)
             or (self._first and shares.stoppable[0].backfill)
             or shares.lowest.get(job.tenant, job.priority) < job.priority
-            or any(shares.weighted(name) >= self._after for name in shares.lowest if name is not None)
-            or (self._none_yet and any(self._used_less(name) for name in shares.lowest if name is not None))
+            or shares.largest >= self._after
+            or (self._none_yet and shares.most_used - shares.usage(job.tenant) > self._slice)
         )
+
+    def worth_a_look(self) -> Sequence[Lease]:
+        """All for which `over` may say something, in the order in which they are stopped."""
+        shares, after = self._shares, self._after
+        if self._at_once:
+            return shares.stoppable
+        own = {self._job.tenant}
+        if self._none_yet:
+            own |= {name for name in shares.tenants if self._used_less(name)}
+        own |= {name for name in shares.tenants if shares.weighted(name) >= after}
+        return [one for one in shares.stoppable if one.job.tenant in own or one.backfill or one.job.priority <= IDLE]
 
     def _used_less(self, other: str) -> bool:
         shares = self._shares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ class Shape:
     takes: Grid
     columns: Grid
     allowed: npt.NDArray[np.bool_]
+    most: list[int] = field(default_factory=list)
 
 
 class Nodes:
@@ -57,9 +58,16 @@ class Nodes:
         allowed = np.array([wanted <= dict(labels).items() for labels in self._labels], dtype=bool)
         return Shape(takes=takes, columns=np.flatnonzero(takes), allowed=allowed)
 
-    def vector(self, amounts: Mapping[str, float]) -> Grid:
+    def most(self, shape: Shape) -> int:
+        """How many bundles fit on empty nodes."""
+        if not shape.most:
+            shape.most.append(int(self.bundles(self.total, shape).sum()))
+        return shape.most[0]
+
+    def vector(self, amounts: Mapping[str, float], absent: int = 0) -> Grid:
         """Of resources that the pool has."""
-        return np.array([units(amounts.get(name, 0.0)) for name in self.resources], dtype=np.int64)
+        given = [units(amounts[name]) if name in amounts else absent for name in self.resources]
+        return np.array(given, dtype=np.int64)
 
     def add(self, grid: Grid, shape: Shape, placed: Iterable[tuple[str, int]], sign: int) -> None:
         """Put bundles into a grid, or (-1) take them out of it. Those on nodes that are gone are nowhere."""

@@ -30,7 +30,11 @@ class Shares:
         self._nodes, self._tenants, self._usage = nodes, tenants, usage
         self._capacity = np.maximum(nodes.total.sum(axis=0), 1)
         self._held: dict[str, Grid] = {}
+        self._bounds: dict[tuple[str, str], Grid | None] = {}
+        self._share: dict[str, float] = {}
+        self._largest: float | None = None
         self._all: dict[str, Grid] = {}  # idle work too, and what is being given back
+        self._dominant: dict[tuple[tuple[str, float], ...], float] = {}
         self._vectors: dict[tuple[tuple[str, float], ...], Grid] = {}
         counted = [job for job in (*heads, *(lease.job for lease in leases)) if policy.tier(job) > LAST]
         for lease in leases:
@@ -42,6 +46,8 @@ class Shares:
             (lease for lease in leases if lease.job.preemptible and not lease.draining),
             key=lambda lease: (not lease.backfill, lease.job.priority, -lease.started_us, lease.job.id),
         )
+        self.tenants = {lease.job.tenant for lease in self.stoppable}
+        self.most_used = max((self.usage(lease.job.tenant) for lease in self.stoppable), default=0.0)
         self.lowest: dict[str | None, int] = {}  # priority of what may be stopped, by tenant and of all
         for lease in self.stoppable:
             for name in (lease.job.tenant, None):
@@ -59,11 +65,17 @@ class Shares:
         self._all[job.tenant] = self._all.get(job.tenant, 0) + given
         if self.policy.tier(job) > LAST:
             self._held[job.tenant] = self.held(job.tenant) + given
+            self._changed(job.tenant)
 
     def give_back(self, lease: Lease) -> None:
         """Its slots are as good as another's."""
         if self.policy.tier(lease.job) > LAST:
             self._held[lease.job.tenant] = self.held(lease.job.tenant) - self.vector(lease.job) * lease.size
+            self._changed(lease.job.tenant)
+
+    def _changed(self, name: str) -> None:
+        self._share.pop(name, None)
+        self._largest = None
 
     def held(self, name: str) -> Grid:
         found = self._held.get(name)
@@ -77,11 +89,24 @@ class Shares:
 
     def dominant(self, job: Job, count: int) -> float:
         """The share of the pool that bundles are."""
-        return float((self.vector(job) * count / self._capacity).max())
+        one = self._dominant.get(job.each)
+        if one is None:
+            one = self._dominant[job.each] = float((self.vector(job) / self._capacity).max())
+        return one * count
 
     def weighted(self, name: str, more: float = 0.0) -> float:
-        share = float((self.held(name) / self._capacity).max()) if name in self._held else 0.0
+        share = self._share.get(name)
+        if share is None:
+            share = float((self.held(name) / self._capacity).max()) if name in self._held else 0.0
+            self._share[name] = share
         return (share + more) / self.weight(name)
+
+    @property
+    def largest(self) -> float:
+        """The largest weighted share of those who have something that may be stopped."""
+        if self._largest is None:
+            self._largest = max((self.weighted(name) for name in self.lowest if name is not None), default=0.0)
+        return self._largest
 
     def within(self, job: Job) -> int:
         """How many bundles make its tenant's fair share full."""
@@ -122,14 +147,12 @@ class Shares:
         return None
 
     def _bound(self, name: str, word: str, absent: int = 0) -> Grid | None:
-        tenant = self._tenants.get(name)
-        amounts = None if tenant is None else getattr(tenant, word).get(self.pool)
-        if amounts is None:
-            return None
-        given = self._nodes.vector(amounts)
-        return np.array(
-            [g if name in amounts else absent for name, g in zip(self._nodes.resources, given, strict=True)]
-        )
+        key = (name, word)
+        if key not in self._bounds:
+            tenant = self._tenants.get(name)
+            amounts = None if tenant is None else getattr(tenant, word).get(self.pool)
+            self._bounds[key] = None if not amounts else self._nodes.vector(amounts, absent)
+        return self._bounds[key]
 
     def why(self, job: Job) -> str:
         share = self.weighted(job.tenant) * self.weight(job.tenant)
