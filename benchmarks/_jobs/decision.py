@@ -32,13 +32,13 @@ def time(scene: Scene) -> Figures:
     waiting = [made.job(0) for _ in range(scene.size(10_000, 500))]
     policy, leases, usage, now_s = Policy(), [], {("gpu", name): rng.random() * 60 for name in tenants}, 0.0
     ours, sorting = [], []
-    for turn in range(scene.size(12, 5)):
+    for turn in range(scene.size(100, 5)):
         now_s += 5.0
         snapshot = Snapshot(pools=(pool,), tenants=tenants, leases=tuple(leases), waiting=tuple(waiting), usage=usage)
         began = perf_counter()
         found = plan(snapshot, policy, now_us=round(now_s * US))
         took = perf_counter() - began
-        if turn >= scene.size(4, 1):  # the pool is full
+        if turn >= scene.size(20, 1):  # the pool is full
             ours.append(took * 1e3)
             began = perf_counter()
             sorted(waiting, key=lambda job: (-job.priority, job.submitted_us))

@@ -5,8 +5,9 @@ The order, in each pool:
 1. Priorities at or above `Policy.over_fairness` come before all else, and idle work after all else; fairness decides between the
    priorities in the middle.
 2. Who is below the quota of its tenant comes before who borrows.
-3. The tenant with the smallest weighted dominant share (Ghodsi et al., NSDI 2011) comes first; of equal ones the one that used
-   least lately (`usage`).
+3. First come tenants that hold no more than their fair share with the job too, by weighted dominant shares (Ghodsi et al., NSDI
+   2011), or whose turn it is because they used much less than that lately (`Usage`); then those that hold no more without the
+   job; then the others. Of those alike, the one that used least comes first, then the one that holds least.
 4. Of one tenant's jobs the highest priority comes first, then the one that was submitted first.
 
 What comes first and does not fit takes slots back from others where it has a right to (`Rights`). Where it has none, the slots
@@ -28,13 +29,13 @@ from mlplat.jobs.job import Job, Lease, Pool, Tenant
 from mlplat.jobs.policy import Policy
 from mlplat.jobs.rights import Rights
 from mlplat.jobs.room import Grid, Nodes, Placed, Shape
-from mlplat.jobs.shares import Shares
+from mlplat.jobs.shares import ROUND, Shares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """`waiting` is in the order of submission. `usage` is what tenants used lately, in seconds of their weighted dominant share
-    (`Usage`), by pool and tenant."""
+    """`waiting` is in the order of submission. `usage` is what tenants used lately beyond their fair share, in seconds of a
+    weighted share (`Usage`), by pool and tenant."""
 
     pools: Sequence[Pool]
     tenants: Mapping[str, Tenant]
@@ -59,11 +60,16 @@ class Evict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`holds` says why jobs wait, by their group."""
+    """`holds` says why jobs wait, by their group. `over` is how much more than their fair share tenants hold then, by pool and
+    tenant and by their weight: for `Usage`."""
 
     admits: tuple[Admit, ...]
     evictions: tuple[Evict, ...]
     holds: Mapping[str, Hold]
+    over: Mapping[tuple[str, str], float]
+
+
+_Rank = tuple[int, bool, int, float, float]
 
 
 def plan(snapshot: Snapshot, policy: Policy, *, now_us: int) -> Plan:
@@ -82,6 +88,7 @@ def plan(snapshot: Snapshot, policy: Policy, *, now_us: int) -> Plan:
         admits=tuple(admit for one in found for admit in one.admits),
         evictions=tuple(evict for one in found for evict in one.evictions),
         holds=holds,
+        over={(one.pool, name): one.shares.over(name) for one in found for name in sorted(one.shares.fair)},
     )
 
 
@@ -120,7 +127,7 @@ class _Planner:
             policy,
             pool=pool.name,
             usage=snapshot.usage,
-            heads=[g.head for g in self.groups],
+            groups=[group.jobs for group in self.groups],
         )
         self.free = self.nodes.total.copy()
         self.later = self.nodes.total.copy()
@@ -143,7 +150,7 @@ class _Planner:
         queues: dict[tuple[int, str], list[_Group]] = {}
         for group in self.groups:
             queues.setdefault((-self.policy.tier(group.head), group.head.tenant), []).append(group)
-        heap: list[tuple[tuple[int, bool, float, float], str]] = []
+        heap: list[tuple[_Rank, str]] = []
         for (tier, tenant), own in queues.items():
             own.sort(key=_Group.key)
             heap.append((self._rank(tier, own[0].head), tenant))
@@ -154,7 +161,7 @@ class _Planner:
             if (now := self._rank(rank[0], own[0].head)) != rank:  # it holds more than when it was put there
                 heapq.heappush(heap, (now, tenant))
                 continue
-            if self._admit(own[0].head):
+            if self._settle(own[0].head):
                 self._next(own)
             else:
                 own.pop(0)
@@ -175,14 +182,17 @@ class _Planner:
 
     def _hopeless(self, job: Job) -> bool:
         """Known from others of its tenant that ask for the same or less: most of a long queue is."""
-        if job.least < self._no_right.get((job.tenant, job.each, job.labels), job.least + 1):
+        if job.least < self._no_right.get((job.tenant, job.each, job.labels, job.preemptible), job.least + 1):
             return False
         wanted = self.wanted is not None
         lent = (False, True) if wanted and job.preemptible else (False,)
         return all((job.each, job.labels, job.least, backfill, not wanted) in self._no_room for backfill in lent)
 
-    def _rank(self, tier: int, job: Job) -> tuple[int, bool, float, float]:
-        return tier, not self._guaranteed(job), self.shares.weighted(job.tenant), self.shares.usage(job.tenant)
+    def _rank(self, tier: int, job: Job) -> _Rank:
+        shares, tenant = self.shares, job.tenant
+        turn = shares.usage(tenant) < -shares.turn(job)
+        stands = 0 if turn or shares.below(job) else 1 if shares.over(tenant) <= ROUND else 2
+        return tier, not self._guaranteed(job), stands, shares.usage(tenant), shares.weighted(tenant)
 
     def _guaranteed(self, job: Job) -> bool:
         """Whether the quota of its tenant is for it: what waits behind another of its tenant has no right before that."""
@@ -198,7 +208,8 @@ class _Planner:
             )
         return shape
 
-    def _admit(self, job: Job) -> bool:
+    def _settle(self, job: Job) -> bool:
+        """Give it slots, or have them given back for it. False: it waits, and so does what is like it."""
         shape = self.nodes.shape(job)
         if shape is None or job.least > self.nodes.most(shape):
             self._hold(job, f"{job.least} x {dict(job.each)} fit on no nodes that {self.pool!r} has now")
@@ -216,8 +227,7 @@ class _Planner:
                     self._take(job, shape, placed)
                     self.admits.append(Admit(job=job, placed=placed, backfill=backfill))
                     return True
-        self._blocked(job, shape)
-        return False
+        return self._take_back(job, shape)
 
     def _room(self) -> Grid:
         """What nobody holds and nobody was promised."""
@@ -256,10 +266,10 @@ class _Planner:
         self._both = None
         self.shares.add(job, sum(count for _, count in placed))
 
-    def _blocked(self, job: Job, shape: Shape) -> None:
-        first = self.wanted is None
+    def _take_back(self, job: Job, shape: Shape) -> bool:
+        first, alike = self.wanted is None, (job.tenant, job.each, job.labels, job.preemptible)
         victims = None
-        if job.least < self._no_right.get((job.tenant, job.each, job.labels), job.least + 1):
+        if job.least < self._no_right.get(alike, job.least + 1):
             victims = self._victims(job, shape, first)
         if victims is not None:
             for lease, reason in victims:
@@ -274,15 +284,14 @@ class _Planner:
             self.nodes.add(self.later, shape, promised, -1)
             self.shares.add(job, job.least)
             self._hold(job, "its slots are being given back")
-            return
+            return True
         # Neither has what comes later of this tenant and asks for as much: its priority is no higher.
-        self._no_right[job.tenant, job.each, job.labels] = min(
-            job.least, self._no_right.get((job.tenant, job.each, job.labels), job.least)
-        )
+        self._no_right[alike] = min(job.least, self._no_right.get(alike, job.least))
         if first:
             self.wanted = self._wanted(job, shape)
         self._passed.add((self.policy.tier(job), job.tenant))
         self.holds[job.group] = self._why(job)
+        return False
 
     def _wanted(self, job: Job, shape: Shape) -> Grid:
         """Slots where most of what it waits for is free or can be stopped."""
@@ -334,14 +343,14 @@ class _Planner:
     def _fewest(
         self, job: Job, shape: Shape, first: bool, chosen: list[tuple[Lease, str]], later: Grid
     ) -> list[tuple[Lease, str]]:
-        highest = max(lease.job.priority for lease, _ in chosen)
-        for lease in self.shares.stoppable:
-            if lease.job.priority > highest or lease.job.id in self._evicted:
+        highest, rights = max(lease.job.priority for lease, _ in chosen), self._rights(job, first)
+        for lease in rights.worth_a_look():
+            reason = None if lease.job.id in self._evicted else rights.over(lease)
+            if reason is None or lease.job.priority > highest:
                 continue
-            reason = self._rights(job, first).over(lease)
             alone = self._base(job)
             self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
-            if reason is not None and self.nodes.place(alone, shape, job.least) is not None:
+            if self.nodes.place(alone, shape, job.least) is not None:
                 return [(lease, reason)]
         kept = list(chosen)
         for one in reversed(chosen):

@@ -13,7 +13,8 @@ ABOVE, MIDDLE, LAST = 2, 1, 0
 class Policy:
     """`over_fairness`: priorities from this one on come before fairness, and take slots from lower ones at once.
 
-    `slice_s`: a tenant without any slot takes one from who used more than it lately, by so many seconds of what it asks for.
+    `slice_s`: those who cannot have equal shares at once take turns when one used less than the other by so many seconds of what
+    it asks for.
     """
 
     over_fairness: int = PRIORITIES["production"]

@@ -8,7 +8,7 @@ from mlplat.clock import US_PER_S
 from mlplat.jobs.job import IDLE, Job, Lease
 from mlplat.jobs.policy import ABOVE, LAST
 from mlplat.jobs.room import Grid
-from mlplat.jobs.shares import Shares
+from mlplat.jobs.shares import ROUND, Shares
 
 
 class Rights:
@@ -19,9 +19,11 @@ class Rights:
     - its tenant is below its quota, and what runs belongs to one that borrows: at once;
     - what runs is of its own tenant and of a lower priority;
     - its tenant has a smaller share, also after the change;
-    - its tenant has no slot, and used less lately than the other by more than `Policy.slice_s` seconds of what it asks for.
+    - its tenant has no more than its fair share after the change, and the other no less before it;
+    - its tenant has no more than its fair share now and the other no less, and it used less lately, by more than `Policy.slice_s`
+      seconds of what it asks for: so take turns who cannot have equal shares at once.
 
-    The last three not before what runs has run its `min_run_s`, and the last two take nobody below its quota. What is not
+    The last four not before what runs has run its `min_run_s`, and the last three take nobody below its quota. What is not
     preemptible is never stopped, nor is what is above fairness for what is not.
     """
 
@@ -31,9 +33,9 @@ class Rights:
         self._tier = shares.policy.tier(job)
         self._guaranteed = guaranteed
         self._after = shares.weighted(job.tenant, shares.dominant(job, job.least))
-        self._none_yet = shares.weighted(job.tenant) == 0
-        self._weight = shares.weight(job.tenant)
-        self._slice = shares.dominant(job, job.least) / self._weight * shares.policy.slice_s
+        self._entitled = shares.over(job.tenant) <= ROUND
+        self._slice = shares.turn(job)
+        self._below = shares.below(job)
         self._at_once = self._guaranteed or self._tier == ABOVE
         self._gone: dict[str, float] = {}
         self._gone_vector: dict[str, Grid] = {}
@@ -49,7 +51,8 @@ class Rights:
             or (self._first and shares.stoppable[0].backfill)
             or shares.lowest.get(job.tenant, job.priority) < job.priority
             or shares.largest >= self._after
-            or (self._none_yet and shares.most_used - shares.usage(job.tenant) > self._slice)
+            or self._below
+            or (self._entitled and shares.most_used - shares.usage(job.tenant) > self._slice)
         )
 
     def worth_a_look(self) -> Sequence[Lease]:
@@ -58,9 +61,11 @@ class Rights:
         if self._at_once:
             return shares.stoppable
         own = {self._job.tenant}
-        if self._none_yet:
+        if self._entitled:
             own |= {name for name in shares.tenants if self._used_less(name)}
-        own |= {name for name in shares.tenants if shares.weighted(name) >= after}
+        if self._below:
+            own |= {name for name in shares.tenants if shares.over(name) >= -ROUND}
+        own |= {name for name in shares.tenants if shares.weighted(name) >= after - ROUND}
         return [one for one in shares.stoppable if one.job.tenant in own or one.backfill or one.job.priority <= IDLE]
 
     def _used_less(self, other: str) -> bool:
@@ -93,9 +98,15 @@ class Rights:
             return None
         gives = shares.dominant(other, lease.size)
         left = shares.weighted(other.tenant, -gives - self._gone.get(other.tenant, 0.0))
-        if left >= self._after - 1e-12:
+        if left >= self._after - ROUND:
             return "its tenant has a smaller share"
-        if self._none_yet and self._used_less(other.tenant):
+        fair = shares.fair.get(other.tenant, 0.0) / shares.weight(other.tenant)
+        before = left + gives / shares.weight(other.tenant)
+        if before < fair - ROUND:
+            return None
+        if self._below:
+            return "its tenant is below its fair share"
+        if self._entitled and self._used_less(other.tenant):
             return "its tenant used less lately"
         return None
 

@@ -10,6 +10,10 @@ from mlplat.jobs.job import Job, Lease, Pool, Tenant
 from mlplat.jobs.policy import LAST, Policy
 from mlplat.jobs.room import Grid, Nodes
 
+ROUND = 1e-9
+"""Shares that differ by less are the same."""
+_WIDEST = 8
+
 
 class Shares:
     """What tenants hold of a pool. Idle work does not count: it gives way to everybody."""
@@ -23,9 +27,9 @@ class Shares:
         *,
         pool: str,
         usage: Mapping[tuple[str, str], float],
-        heads: Sequence[Job],
+        groups: Iterable[Sequence[Job]] = (),
     ) -> None:
-        """`heads` are those that wait, one of each group."""
+        """`groups` are the jobs that wait, by what they ask for."""
         self.policy, self.pool = policy, pool
         self._nodes, self._tenants, self._usage = nodes, tenants, usage
         self._capacity = np.maximum(nodes.total.sum(axis=0), 1)
@@ -36,12 +40,11 @@ class Shares:
         self._all: dict[str, Grid] = {}  # idle work too, and what is being given back
         self._dominant: dict[tuple[tuple[str, float], ...], float] = {}
         self._vectors: dict[tuple[tuple[str, float], ...], Grid] = {}
-        counted = [job for job in (*heads, *(lease.job for lease in leases)) if policy.tier(job) > LAST]
         for lease in leases:
             self.add(lease.job, lease.size)
             if lease.draining:
                 self.give_back(lease)
-        self._weights = sum(self.weight(name) for name in {job.tenant for job in counted})
+        self.fair = self._fair(groups)
         self.stoppable = sorted(
             (lease for lease in leases if lease.job.preemptible and not lease.draining),
             key=lambda lease: (not lease.backfill, lease.job.priority, -lease.started_us, lease.job.id),
@@ -52,6 +55,34 @@ class Shares:
         for lease in self.stoppable:
             for name in (lease.job.tenant, None):
                 self.lowest[name] = min(lease.job.priority, self.lowest.get(name, lease.job.priority))
+
+    def _fair(self, groups: Iterable[Sequence[Job]]) -> dict[str, float]:
+        """The share that each would have if slots could be cut: in proportion to weights, nobody more than it asks for, and what
+        those leave to the others."""
+        asked = {name: self.weighted(name) * self.weight(name) for name in self._held}
+        for jobs in groups:
+            if self.policy.tier(jobs[0]) > LAST:
+                more = self.dominant(jobs[0], jobs[0].count) * len(jobs)
+                asked[jobs[0].tenant] = asked.get(jobs[0].tenant, 0.0) + more
+        left, weights, fair = 1.0, sum(map(self.weight, asked)), {}
+        for name in sorted(asked, key=lambda name: (asked[name] / self.weight(name), name)):
+            fair[name] = max(0.0, min(asked[name], left * self.weight(name) / weights))
+            left, weights = left - fair[name], weights - self.weight(name)
+        return fair
+
+    def over(self, name: str) -> float:
+        """How much more than its fair share a tenant holds, by its weight."""
+        return self.weighted(name) - self.fair.get(name, 0.0) / self.weight(name)
+
+    def below(self, job: Job) -> bool:
+        """Whether its tenant has no more than its fair share with the job too."""
+        return self.over(job.tenant) + self.dominant(job, job.least) / self.weight(job.tenant) <= ROUND
+
+    def turn(self, job: Job) -> float:
+        """By how much less its tenant has to have used for the job to be its turn: a slice of what it asks for, or, where that is
+        far more than its fair share, of a multiple of that, which is reached in the end."""
+        asked = min(self.dominant(job, job.least), _WIDEST * self.fair.get(job.tenant, 0.0))
+        return self.policy.slice_s * asked / self.weight(job.tenant)
 
     def weight(self, name: str) -> float:
         tenant = self._tenants.get(name)
@@ -110,9 +141,7 @@ class Shares:
 
     def within(self, job: Job) -> int:
         """How many bundles make its tenant's fair share full."""
-        fair = self.weight(job.tenant) / max(self._weights, self.weight(job.tenant))
-        left = fair - self.weighted(job.tenant) * self.weight(job.tenant)
-        return int(left / max(self.dominant(job, 1), 1e-12) + 1e-9)
+        return int(-self.over(job.tenant) * self.weight(job.tenant) / max(self.dominant(job, 1), 1e-12) + 1e-9)
 
     def below_quota(self, job: Job) -> bool:
         """Whether it is so with the job too."""
@@ -169,7 +198,7 @@ def shares_of(
     found = {}
     for pool in pools:
         own = by_pool.get(pool.name, [])
-        shares = Shares(Nodes(pool.nodes), own, tenants, policy, pool=pool.name, usage={}, heads=())
+        shares = Shares(Nodes(pool.nodes), own, tenants, policy, pool=pool.name, usage={})
         for tenant in sorted({lease.job.tenant for lease in own}):
             found[pool.name, tenant] = shares.weighted(tenant)
     return found

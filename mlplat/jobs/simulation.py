@@ -74,6 +74,7 @@ class _Run:
     waiting: list[Job] = field(default_factory=list)
     leases: dict[str, Lease] = field(default_factory=dict)
     left: dict[str, float] = field(default_factory=dict)
+    over: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def until(self, end_us: int | None) -> None:
         order = count()
@@ -109,7 +110,7 @@ class _Run:
                 self._free(lease, stopped=True)
 
     def _used(self, now_us: int) -> None:
-        self.usage = self.usage.later(now_us, shares_of(self.pools, self.tenants, self.leases.values(), self.policy))
+        self.usage = self.usage.later(now_us, self.over)
         self.now_us = now_us
 
     def _happened(self, what: str, job: Job) -> None:
@@ -147,6 +148,7 @@ class _Run:
         found = plan(snapshot, self.policy, now_us=self.now_us)
         if self.observe is not None:
             self.observe(snapshot, found, self.now_us)
+        self.over = found.over
         begun = {admit.job.id for admit in found.admits}
         self.waiting = [job for job in self.waiting if job.id not in begun]
         for admit in found.admits:

@@ -1,4 +1,4 @@
-"""How much tenants used lately, so that of equals the one that used least comes first."""
+"""How much more than their fair share tenants used lately, so that those take turns who cannot have equal shares at once."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Usage:
     at_us: int = 0
     seconds: Mapping[By, float] = field(default_factory=dict)
 
-    def later(self, now_us: int, shares: Mapping[By, float]) -> Usage:
-        """Now, when `shares` were held since. A clock that was set back stands still."""
+    def later(self, now_us: int, over: Mapping[By, float]) -> Usage:
+        """Now, when so much was held beyond the fair shares since (`Plan.over`). A clock that was set back stands still."""
         passed_s = max(0.0, (now_us - self.at_us) / US_PER_S)
         kept = math.exp2(-passed_s / self.half_life_s)
         earned = self.half_life_s / math.log(2) * (1 - kept)  # the integral of what is left of each second
-        names = self.seconds.keys() | shares.keys()
-        seconds = {by: self.seconds.get(by, 0.0) * kept + shares.get(by, 0.0) * earned for by in sorted(names)}
-        return self._with(max(now_us, self.at_us), {by: value for by, value in seconds.items() if value > 1e-9})
+        names = self.seconds.keys() | over.keys()
+        seconds = {by: self.seconds.get(by, 0.0) * kept + over.get(by, 0.0) * earned for by in sorted(names)}
+        return self._with(max(now_us, self.at_us), {by: value for by, value in seconds.items() if abs(value) > 1e-9})
 
     def begun(self, by: By, share: float) -> Usage:
         return self._with(self.at_us, {**self.seconds, by: self.seconds.get(by, 0.0) + share * self.entry_s})
