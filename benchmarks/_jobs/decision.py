@@ -11,6 +11,7 @@ from benchmarks._figures import Figures, Scene
 from mlplat.jobs.job import PRIORITIES, Job, Lease, Node, Pool, Tenant
 from mlplat.jobs.plan import Snapshot, plan
 from mlplat.jobs.policy import Policy
+from mlplat.jobs.usage import Usage
 
 TENANTS, NODES, SLOTS_EACH = 100, 125, 8
 SHAPES = ((1, 1), (1, 1), (1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (1, 8))
@@ -30,11 +31,13 @@ def time(scene: Scene) -> Figures:
     }
     made = _Jobs(rng)
     waiting = [made.job(0) for _ in range(scene.size(10_000, 500))]
-    policy, leases, usage, now_s = Policy(), [], {("gpu", name): rng.random() * 60 for name in tenants}, 0.0
+    policy, leases, usage, now_s = Policy(), [], Usage(), 0.0
     ours, sorting = [], []
     for turn in range(scene.size(100, 5)):
         now_s += 5.0
-        snapshot = Snapshot(pools=(pool,), tenants=tenants, leases=tuple(leases), waiting=tuple(waiting), usage=usage)
+        snapshot = Snapshot(
+            pools=(pool,), tenants=tenants, leases=tuple(leases), waiting=tuple(waiting), usage=usage.seconds
+        )
         began = perf_counter()
         found = plan(snapshot, policy, now_us=round(now_s * US))
         took = perf_counter() - began
@@ -43,6 +46,7 @@ def time(scene: Scene) -> Figures:
             began = perf_counter()
             sorted(waiting, key=lambda job: (-job.priority, job.submitted_us))
             sorting.append((perf_counter() - began) * 1e3)
+        usage = usage.later(round((now_s + 5.0) * US), found.over)
         gone = {evict.lease.job.id for evict in found.evictions}
         leases = [replace(lease, draining=True) if lease.job.id in gone else lease for lease in leases]
         leases += [
