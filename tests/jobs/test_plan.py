@@ -281,7 +281,8 @@ def check(nodes: Pool, tenants: dict[str, Tenant], snapshot: Snapshot, found: Pl
             mine = {e.lease.job.id for e in own}
             if gone == mine and not any(one.draining for one in snapshot.leases) and not begun:
                 what = next(e.by for e in found.evictions if e.by.id == by)
-                for spared in mine:  # never more than needed
+                kept_free = not what.preemptible and len(first_of) > 1  # what another waits for is not for it
+                for spared in () if kept_free else mine:  # never more than needed
                     left = [one for one in snapshot.leases if one.job.id not in mine - {spared}]
                     assert not fits(nodes, held_by_node(left), what)
         return
@@ -305,7 +306,7 @@ def check(nodes: Pool, tenants: dict[str, Tenant], snapshot: Snapshot, found: Pl
 
 
 @pytest.mark.slow
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds(), grace_s=st.sampled_from([0.0, 1.0, 7.0]))
 def test_whatever_is_asked_for_the_rules_hold_and_everything_ends(world: Any, grace_s: float) -> None:
     works, nodes, tenants = world
