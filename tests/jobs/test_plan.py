@@ -298,6 +298,8 @@ def check(nodes: Pool, tenants: dict[str, Tenant], snapshot: Snapshot, found: Pl
         heads.add((POLICY.tier(what), what.tenant))
         if POLICY.tier(what) == LAST or has(after, what.tenant) + what.least > quota(tenant):
             continue
+        if not what.preemptible and len(first_of) > 1:
+            continue  # what another waits for is not for it
         for other in after:  # nobody is below its guarantee beside one who borrows what can be given back
             borrows = has(after, other.job.tenant) > quota(tenants[other.job.tenant])
             can = other.job.preemptible and POLICY.tier(other.job) <= POLICY.tier(what)
