@@ -203,6 +203,15 @@ def test_a_row_of_the_benchmark_of_serving_has_its_form_in_quick(tmp_path: Path,
     assert "; " not in row["measure"], row
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_jobs_has_its_form_in_quick(tmp_path: Path) -> None:
+    rows = run("jobs", tmp_path)
+    assert [row["key"] for row in rows] == ["plan_time", "jain_simulated", "off_share", "idle_slots", "flood_gain"]
+    assert not [row for row in rows if "; " in row["measure"]]
+    held = {row["key"] for row in rows if row["holds"]}
+    assert held >= {"off_share", "idle_slots", "flood_gain"}
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("key", ["hit_rps", "full_path", "shadow_lost", "failed_changes"])
 def test_a_row_of_the_benchmark_of_serving_that_needs_an_endpoint_has_its_form_in_quick(

@@ -1,1 +1,1 @@
-"""What work asks of a cluster."""
+"""What work asks of a cluster, and who gets what of it."""
