@@ -20,7 +20,7 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -145,9 +145,10 @@ class _Planner:
         self._no_room: set[tuple[object, ...]] = set()
         self._passed: set[tuple[int, str]] = set()
         self._no_right: dict[tuple[object, ...], int] = {}
+        self._queues: dict[tuple[int, str], list[_Group]] = {}
 
     def run(self) -> None:
-        queues: dict[tuple[int, str], list[_Group]] = {}
+        queues = self._queues
         for group in self.groups:
             queues.setdefault((-self.policy.tier(group.head), group.head.tenant), []).append(group)
         heap: list[tuple[_Rank, str]] = []
@@ -270,7 +271,11 @@ class _Planner:
         first, alike = self.wanted is None, (job.tenant, job.each, job.labels, job.preemptible)
         victims = None
         if job.least < self._no_right.get(alike, job.least + 1):
-            victims = self._victims(job, shape, first)
+            least = self._least(job, alike)
+            if least < job.least and self._victims(replace(job, least=least), shape, first) is None:
+                self._no_right[alike] = least
+            else:
+                victims = self._victims(job, shape, first)
         if victims is not None:
             for lease, reason in victims:
                 self._evicted.add(lease.job.id)
@@ -292,6 +297,12 @@ class _Planner:
         self._passed.add((self.policy.tier(job), job.tenant))
         self.holds[job.group] = self._why(job)
         return False
+
+    def _least(self, job: Job, alike: tuple[object, ...]) -> int:
+        """The smallest gang that waits behind it: where that has no right to slots, none between has."""
+        behind = self._queues[-self.policy.tier(job), job.tenant]
+        heads = (group.jobs[group.at] for group in behind)
+        return min(one.least for one in heads if (one.tenant, one.each, one.labels, one.preemptible) == alike)
 
     def _wanted(self, job: Job, shape: Shape) -> Grid:
         """Slots where most of what it waits for is free or can be stopped."""
