@@ -41,6 +41,7 @@ def test_an_endpoint_that_listens_everywhere_speaks_tls_and_asks_for_a_token(tmp
     (found,) = told("tls_driver", tmp_path)
     assert found["url"].startswith("https://127.0.0.1:")
     assert found["known"] == [200, 200]
+    assert found["http2"] == "2 200"
     assert found["strange"] == "ConnectError"
     assert found["no token"] == 401
     assert found["plain"] in (400, "RemoteProtocolError", "ReadError")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 from time import monotonic
@@ -34,6 +35,16 @@ def status(url: str, token: str | None, verify: ssl.SSLContext) -> int | str:
         return type(error).__name__
 
 
+def by_curl(folder: Path, url: str, token: str) -> str:
+    """Version of HTTP and status, of a caller that would rather speak HTTP/2."""
+    port = url.rpartition(":")[2]
+    words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2"]
+    words += ["--cacert", str(folder / "ca.pem"), "--resolve", f"{NAME}:{port}:127.0.0.1"]
+    words += ["-H", f"authorization: Bearer {token}", "-H", "content-type: application/json"]
+    words += ["-d", json.dumps({"rows": [ROW]}), f"https://{NAME}:{port}/predict/late"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+
 def refusal(folder: Path, tls: Path | None, host: str) -> str:
     try:
         with mlplat.connect(folder / "home", tls=tls, host=host) as other:
@@ -53,6 +64,7 @@ def main(folder: Path) -> None:
         url = endpoint.url
         known, stranger = ssl.create_default_context(cafile=str(folder / "ca.pem")), ssl.create_default_context()
         told: dict[str, Any] = {"url": url, "known": [status(url, token, known)]}
+        told["http2"] = by_curl(folder, url, token)
         told["strange"] = status(url, token, stranger)
         told["no token"] = status(url, None, known)
         told["plain"] = status(url.replace("https", "http"), token, known)
