@@ -103,11 +103,10 @@ class Endpoints(Feedback):
         session = self.session  # before Serve is imported: it reads its settings then
         from mlplat.serve._ray import deploy
 
-        member = self._member("gold", "kept", gold, share=1.0, compute=compute)
         endpoint = deploy(
             session,
             self.home,
-            member,
+            lambda: self._member("gold", "kept", self.gold(name), share=1.0, compute=compute),
             online=self._online_url,
             listen=self._listen,
             name=name,

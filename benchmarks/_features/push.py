@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -80,13 +81,13 @@ def readable(scene: Scene) -> Figures:
             return took
 
         ours, reference = alternately(scene.size(2_000, 20), push_and_look, timed(bare))
-    return _figures(ours, reference, unread)
+    return _figures(ours, reference, unread, limit_ms=math.inf if scene.quick else LIMIT_MS)
 
 
-def _figures(ours: list[float], reference: list[float], unread: int) -> Figures:
+def _figures(ours: list[float], reference: list[float], unread: int, *, limit_ms: float) -> Figures:
     (p50, p99), (bare50, bare99) = (1e3 * np.quantile(taken, [0.5, 0.99]) for taken in (ours, reference))
     wrong = [f"{unread} events were not readable when push returned"] if unread else []
-    wrong += [f"above {LIMIT_MS:g} ms"] if p99 > LIMIT_MS else []
+    wrong += [f"above {limit_ms:g} ms"] if p99 > limit_ms else []
     return Figures(
         ours=float(p99),
         reference=float(bare99),

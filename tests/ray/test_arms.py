@@ -216,3 +216,24 @@ def test_outcomes_carry_a_better_experiment_to_gold_and_it_comes_back_by_hand(pl
     history = platform.gold_history("sold")
     assert [(p.version, p.actor) for p in history[-2:]] == [(2, "platform"), (1, "ann")]
     assert "shop closes" in history[-1].reason
+
+
+def test_a_promotion_that_comes_while_a_name_is_served_again_stays(
+    platform: mlplat.Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlplat.serve._ray import control  # not before a cluster is there: Serve reads its settings then
+
+    platform.serve("sold")
+    before, start = platform.gold("sold").version, control._start
+    other = 1 if before != 1 else 2
+
+    def late(*given: Any) -> str:
+        monkeypatch.undo()
+        platform.make_gold("sold", f"sold@{other}", who="ann", why="at the same moment")
+        return start(*given)
+
+    monkeypatch.setattr(control, "_start", late)
+    platform.serve("sold")
+    assert platform.arms("sold")["version"].to_list() == [other, before]
+    assert platform.gold("sold").version == other
+    platform.rollback("sold", who="ann", why="a test")

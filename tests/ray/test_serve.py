@@ -77,7 +77,7 @@ class Home:
 
         named = {"digest", "path", "compute"} & changes.keys()
         gold = replace(self.member(version), **{name: changes.pop(name) for name in named})
-        return deploy(self.session, self.path, gold, name="late", **changes)
+        return deploy(self.session, self.path, lambda: gold, name="late", **changes)
 
     def member(self, version: int, **changes: Any) -> Member:
         values = {"digest": self.models[version].digest, "path": str(self.paths[version]), "name": "gold"}
@@ -219,7 +219,7 @@ def test_another_port_or_home_on_the_same_cluster_is_a_conflict(home: Home, endp
     with pytest.raises(Conflict, match="port"):
         home.deploy(1, port=free_port())
     with pytest.raises(Conflict, match="home"):
-        deploy(home.session, tmp_path, home.member(1), name="late")
+        deploy(home.session, tmp_path, lambda: home.member(1), name="late")
     assert endpoint.predict([ROW])
 
 
@@ -259,7 +259,7 @@ def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServ
     online = SecretStr(redis_server.url)
     gold = Member(name="gold", role="kept", version=1, digest=model.digest, path=str(path))
     policy = FeaturePolicy(missing={"newest": "refuse"}, features_s=30.0)
-    served = deploy(home.session, own, gold, name="on_redis", online=online, policy=policy)
+    served = deploy(home.session, own, lambda: gold, name="on_redis", online=online, policy=policy)
     try:
         (prediction,) = served.predict([ROW])
         with pytest.raises(InvalidInput, match="'origin' of row 1 has no features of view 'newest'"):

@@ -40,7 +40,7 @@ LISTEN = Listen()
 def deploy(
     session: Session,
     home: Path,
-    gold: Member,
+    gold: Callable[[], Member],
     *,
     name: str,
     port: int | None = None,
@@ -51,17 +51,16 @@ def deploy(
     objective: str | None = None,
     notify: Sequence[Notifier] | None = None,
 ) -> Endpoint:
-    """Serve a version under a name, as gold, and return when the URL answers with it. Experiments and shadows that the name has
-    stay, and what was gold before is kept ready.
+    """Serve what is gold under a name, and return when the URL answers with it. Experiments and shadows that the name has stay,
+    and what was gold before is kept ready. `gold` is asked again when nobody else changes the name: a promotion that came
+    meanwhile stays.
 
     `notify` are told when the objective is not kept; None: who was told before. `port` counts when the first endpoint of a
     cluster starts (default: a free one), and `listen` too; the others share them. Raises the error of loading if the model
     cannot be served; then what was served before still is. `Conflict` if the cluster's Serve listens elsewhere, belongs to
     another home, or reads another online store.
     """
-    artifact.load(
-        Path(gold.path), digest=gold.digest, trusted=True
-    )  # a bad one is found out before anything is changed
+    checked = _loads(gold())  # a bad one is found out before anything is changed
     packed = None if notify is None else notifiers.packed(notify)
     url = _start(session, port, listen)
     if _running():
@@ -70,15 +69,28 @@ def deploy(
     declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy(), "objective": objective}
 
     def served(before: Entry | None) -> Entry:
+        member = gold()
+        if member.digest != checked.digest:
+            _loads(member)
         if before is None:
-            values = {"version": gold.version, "digest": gold.digest, "path": gold.path, "compute": gold.compute}
+            values = {
+                "version": member.version,
+                "digest": member.digest,
+                "path": member.path,
+                "compute": member.compute,
+            }
             return Entry(name=name, url=url, cluster=cluster, **declared, **values)  # type: ignore[arg-type]
-        return replace(before.with_gold(gold), url=url, cluster=cluster, **declared)
+        return replace(before.with_gold(member), url=url, cluster=cluster, **declared)
 
     entry = _apply(session, home, name, served, online, listen)
     if packed is not None:
         _notify(name, packed)
     return Endpoint(name=name, url=url, version=entry.version, verify=listen.trust())
+
+
+def _loads(member: Member) -> Member:
+    artifact.load(Path(member.path), digest=member.digest, trusted=True)
+    return member
 
 
 def check_served(entry: Entry) -> None:
