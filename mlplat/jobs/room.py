@@ -32,7 +32,7 @@ class Nodes:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.ids = [node.id for node in nodes]
-        self.resources = sorted({name for node in nodes for name in node.total})
+        self.resources = sorted({name for node in nodes for name in node.total}) or ["CPU"]  # no nodes: nothing fits
         self.total = np.array(
             [[units(node.total.get(name, 0.0)) for name in self.resources] for node in nodes], dtype=np.int64
         ).reshape(len(nodes), len(self.resources))

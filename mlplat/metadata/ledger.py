@@ -10,10 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from mlplat.decision import Act, Decision, Hold
+from mlplat.metadata.database import engine_of, make_tables
 from mlplat.metadata.port import Goal, LedgerEntry
 from mlplat.metadata.rules import holdable, plain
-
-BUSY_TIMEOUT_S = 30
 
 _TABLES = sa.MetaData()
 _DECISIONS = sa.Table(
@@ -50,17 +49,11 @@ class Ledger:
     """Appends and reads decisions. Raises SQLAlchemy's errors: the store around it translates them."""
 
     def __init__(self, url: str) -> None:
-        self._sqlite = url.startswith("sqlite")
-        arguments = {"timeout": BUSY_TIMEOUT_S} if self._sqlite else {}
-        # A server may have been away since the last call: a connection is tried before it is used.
-        self.engine = sa.create_engine(url, connect_args=arguments, pool_pre_ping=not self._sqlite)
+        self.engine = engine_of(url)
 
     def make_tables(self) -> None:
         """Where they are not there. One process at a time may call this."""
-        if self._sqlite:  # kept in the file: readers of every process then never wait for a writer
-            with self.engine.connect() as connection:
-                connection.execute(sa.text("PRAGMA journal_mode = WAL"))
-        _TABLES.create_all(self.engine)
+        make_tables(self.engine, _TABLES)
 
     def append(self, entry: LedgerEntry) -> None:
         row = {

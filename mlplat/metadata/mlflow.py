@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlplat.config import set_environment
 from mlplat.errors import InvalidInput, MlplatError, NotFound, Unavailable, unknown
+from mlplat.metadata.database import first_line, of_database
 from mlplat.metadata.lock import exclusive, exclusive_in
 from mlplat.metadata.port import Alias, EndStatus, Goal, LedgerEntry, ModelVersion
 from mlplat.metadata.postgres import driver_url, is_postgres
@@ -17,7 +18,6 @@ from mlplat.metadata.rules import check_name, finite, texts
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-    from sqlalchemy.exc import SQLAlchemyError
 
 _DIGEST = "mlplat.digest"
 _BATCH = 100  # MLflow takes no more params in one call
@@ -243,26 +243,12 @@ def _translated(kind: str = "", name: str = "") -> Iterator[None]:
     except MlplatError:
         raise
     except SQLAlchemyError as error:
-        raise _of_database(error) from error
+        raise of_database(error) from error
     except MlflowException as error:
         if isinstance(error.__cause__, SQLAlchemyError):
-            raise _of_database(error.__cause__) from error
+            raise of_database(error.__cause__) from error
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise NotFound(f"There is no {kind} {name!r}." if kind else _first_line(error)) from error
+            raise NotFound(f"There is no {kind} {name!r}." if kind else first_line(error)) from error
         if error.error_code in {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR"}:
-            raise Unavailable(f"The metadata store did not answer: {_first_line(error)}") from error
-        raise InvalidInput(f"The metadata store refused the call: {_first_line(error)}") from error
-
-
-def _of_database(error: SQLAlchemyError) -> MlplatError:
-    """In the words of the database alone: SQLAlchemy adds the statement and its values."""
-    from sqlalchemy.exc import DataError, DBAPIError
-
-    said = " ".join(str(error.orig).split()) if isinstance(error, DBAPIError) else _first_line(error)
-    if isinstance(error, DataError):
-        return InvalidInput(f"The metadata database refused a value: {said}")
-    return Unavailable(f"The metadata database is not to be used now: {said}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise Unavailable(f"The metadata store did not answer: {first_line(error)}") from error
+        raise InvalidInput(f"The metadata store refused the call: {first_line(error)}") from error

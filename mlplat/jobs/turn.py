@@ -1,0 +1,182 @@
+"""What becomes of all jobs now, given what is seen of the cluster: a pure function, and the same one whether the controller has
+run for a month or has just been started again. What it decides is written down before any of it is done; what was not done is
+found missing the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mlplat.clock import US_PER_S
+from mlplat.decision import Hold
+from mlplat.jobs.job import Node, Pool
+from mlplat.jobs.plan import Snapshot, plan
+from mlplat.jobs.record import HOLDS, Held, Outcome, Record
+from mlplat.jobs.rules import Rules
+from mlplat.jobs.shares import shares_of
+from mlplat.jobs.usage import Usage
+
+Group = Literal["pending", "ready", "broken"]
+"""Of a placement group: it waits for room, it has it, or a node of it is gone."""
+
+PLACE_S = 10.0
+"""Slots that the plan took for free are in use by something else where their group waits longer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a command on a lease ended."""
+
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The cluster now. `nodes` have what they have in all; `used` is what others than jobs hold of it. `groups` and `runs`
+    (commands; None: it goes on) are by the names of leases."""
+
+    pools: Sequence[Pool]
+    used: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    runs: Mapping[str, Exit | None] = field(default_factory=dict)
+    drivers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    record: Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    group: str
+
+
+Effect = Place | Launch | Stop | Remove
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """`changed` and `given_back` are to be written, then `effects` to be carried out; each may be done twice. `over` is what
+    tenants hold beyond their fair shares from now on."""
+
+    changed: Mapping[str, Record]
+    given_back: Sequence[Held]
+    effects: Sequence[Effect]
+    usage: Usage
+    over: Mapping[tuple[str, str], float]
+    holds: Mapping[str, Hold]
+
+
+def turn(
+    records: Mapping[str, Record],
+    seen: Seen,
+    rules: Rules,
+    usage: Usage,
+    over: Mapping[tuple[str, str], float],
+    *,
+    now_us: int,
+) -> Turn:
+    """`records` are those that have not ended, in the order of submission."""
+    usage = usage.later(now_us, over)
+    after, given_back = dict(records), []
+    for job_id, record in records.items():
+        found = _advanced(record, seen, rules, now_us)
+        if record.state == "returning" and found.state != "returning":
+            given_back.append(Held.of(record, ended_us=now_us))
+        after[job_id] = found
+    pools = _pools(seen)
+    found_plan = plan(
+        Snapshot(
+            pools=pools,
+            tenants=rules.tenants,
+            leases=tuple(record.held() for record in after.values() if record.state in HOLDS),
+            waiting=tuple(record.job for record in after.values() if record.state == "queued"),
+            usage=usage.seconds,
+        ),
+        rules.policy,
+        now_us=now_us,
+    )
+    for admit in found_plan.admits:
+        after[admit.job.id] = after[admit.job.id].given(admit.placed, backfill=admit.backfill, now_us=now_us)
+    for evict in found_plan.evictions:
+        reason = f"stopped for {evict.by.id} of {evict.by.tenant!r}: {evict.reason}"
+        after[evict.lease.job.id] = after[evict.lease.job.id].asked("queued", reason, now_us=now_us)
+    begun = [after[admit.job.id].held() for admit in found_plan.admits]
+    for by, share in shares_of(pools, rules.tenants, begun, rules.policy).items():
+        usage = usage.begun(by, share)
+    return Turn(
+        changed={job_id: record for job_id, record in after.items() if record != records[job_id]},
+        given_back=given_back,
+        effects=list(_effects(after.values(), seen)),
+        usage=usage,
+        over=found_plan.over,
+        holds=found_plan.holds,
+    )
+
+
+def _advanced(record: Record, seen: Seen, rules: Rules, now_us: int) -> Record:
+    group = seen.groups.get(record.group)
+    if record.state == "returning":
+        return record if group is not None else record.over(record.then, record.reason, now_us=now_us)
+    if not record.ended and record.driver and record.driver not in seen.drivers:
+        gone = "the process that asked for it is gone"
+        return (
+            record.over("failed", gone, now_us=now_us) if record.state == "queued" else record.returns("failed", gone)
+        )
+    if record.state == "placing":
+        if group == "ready":
+            return record.runs()
+        late = now_us - record.started_us > PLACE_S * US_PER_S
+        if group == "broken" or late:
+            return record.returns("queued", "its slots were not free after all" if late else "a node of it is gone")
+        return record
+    if record.state in {"running", "stopping"}:
+        if group != "ready":
+            return record.returns(record.then, record.reason if record.asked_us else "a node of it is gone")
+        ended = seen.runs.get(record.group)
+        if ended is not None:
+            return record.reported(record.lease, ended.outcome, ended.reason)
+        if record.state == "stopping" and now_us - record.asked_us >= rules.grace_s * US_PER_S:
+            hard = f"{record.reason}; it did not stop within {rules.grace_s:g} s and was stopped hard"
+            return record.returns(record.then, hard)
+    return record
+
+
+def _effects(records: Iterable[Record], seen: Seen) -> Iterable[Effect]:
+    kept = set()
+    for record in records:
+        if record.state in {"placing", "running", "stopping"}:
+            kept.add(record.group)
+        if record.state == "placing" and record.group not in seen.groups:
+            yield Place(record=record)
+        if record.command is not None and record.group not in seen.runs and record.state in {"running", "stopping"}:
+            yield Launch(record=record)
+        if record.command is not None and record.state == "stopping":
+            yield Stop(record=record)
+    yield from (Remove(group=group) for group in seen.groups if group not in kept)
+
+
+def _pools(seen: Seen) -> tuple[Pool, ...]:
+    """With what is there for jobs."""
+
+    def left(node: Node) -> Node:
+        used = seen.used.get(node.id)
+        if not used:
+            return node
+        return replace(node, total={name: max(0.0, has - used.get(name, 0.0)) for name, has in node.total.items()})
+
+    return tuple(replace(pool, nodes=tuple(map(left, pool.nodes))) for pool in seen.pools)
