@@ -1,5 +1,5 @@
-"""The one who decides: reads what was submitted and asked for, lets `turn` say what becomes of it, writes that down, and only then
-gives out what is to be done. It keeps nothing that the ledger does not have.
+"""The one who decides: it reads what was submitted and asked for, lets `turn` say what becomes of that, writes it down, and only
+then gives out what is to be done. It keeps nothing that the ledger does not have.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Leader:
         self.holds: Mapping[str, Hold] = {}
         self._usage = replace(ledger.usage(), half_life_s=self.rules.half_life_s)
         self._over: Mapping[tuple[str, str], float] = {}
+        self._waits: Mapping[str, str] | None = None
         self._written_us = 0
 
     def step(self, seen: Seen, reports: Iterable[Report] = ()) -> Sequence[Effect]:
@@ -52,8 +53,9 @@ class Leader:
         waiting = {job_id: record for job_id, record in asked.items() if not record.ended}
         usage = replace(self._usage, half_life_s=self.rules.half_life_s)
         found = turn(waiting, seen, self.rules, usage, self._over, now_us=now_us)
-        after = asked | found.changed
+        after = {**asked, **found.changed}
         changed = [record for job_id, record in after.items() if record is not before[job_id]]
+        waits = {group: hold.reason for group, hold in found.holds.items()}
         if changed or new or requests or now_us - self._written_us >= WRITE_S * US_PER_S:
             self._ledger.write(
                 self.epoch,
@@ -63,7 +65,9 @@ class Leader:
                 done=requests,
                 given_back=found.given_back,
                 usage=found.usage,
+                waits=None if waits == self._waits else waits,
             )
+            self._waits = waits
             self._written_us = now_us
         self.records = {job_id: record for job_id, record in after.items() if not record.ended}
         self.holds, self._usage, self._over = found.holds, found.usage, found.over

@@ -65,7 +65,9 @@ _LEAD = sa.Table(
     sa.Column("cluster", sa.Text, nullable=False),
     sa.Column("at_us", sa.BigInteger, nullable=False),
 )
-_RULES, _USAGE, _TENANT = "rules", "usage", "tenant:"
+_RULES, _TENANT = "rules", "tenant:"
+_USAGE, _WAITS = "usage", "waits"
+_LEADERS = (_USAGE, _WAITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,7 @@ class JobLedger:
                 with self._engine.begin() as connection:
                     connection.execute(sa.insert(_JOBS), rows)
             except IntegrityError:  # the answer to an earlier call was lost on its way
-                known = self._ids({row["id"] for row in rows})
+                known = self._ids([r.job.id for r in records])
                 with self._engine.begin() as connection:
                     for row in rows:
                         if row["id"] not in known:
@@ -146,7 +148,7 @@ class JobLedger:
     def rules(self) -> Rules:
         with translated(), self._engine.connect() as connection:
             rows = connection.execute(sa.select(_SETTINGS)).all()
-        found = {row.name: json.loads(row.value) for row in rows if row.name != _USAGE}
+        found = {row.name: json.loads(row.value) for row in rows if row.name not in _LEADERS}
         tenants = {
             name.removeprefix(_TENANT): Tenant(**value)
             for name, value in sorted(found.items())
@@ -158,7 +160,7 @@ class JobLedger:
         """Its tenants take the place of those that are there."""
         wanted = {_RULES: rules.to_json(), **{_TENANT + name: asdict(one) for name, one in rules.tenants.items()}}
         with translated(), self._engine.begin() as connection:
-            connection.execute(sa.delete(_SETTINGS).where(_SETTINGS.c.name != _USAGE))
+            connection.execute(sa.delete(_SETTINGS).where(_SETTINGS.c.name.not_in(_LEADERS)))
             connection.execute(sa.insert(_SETTINGS), [{"name": n, "value": _text(v)} for n, v in wanted.items()])
 
     def set_tenant(self, tenant: Tenant) -> None:
@@ -166,12 +168,19 @@ class JobLedger:
             _put(connection, _TENANT + tenant.name, asdict(tenant))
 
     def usage(self) -> Usage:
-        with translated(), self._engine.connect() as connection:
-            found = connection.execute(sa.select(_SETTINGS.c.value).where(_SETTINGS.c.name == _USAGE)).scalar()
-        if found is None:
+        said = self._said(_USAGE)
+        if said is None:
             return Usage()
-        said = json.loads(found)
         return Usage(**{**said, "seconds": {(pool, tenant): s for pool, tenant, s in said["seconds"]}})
+
+    def waits(self) -> dict[str, str]:
+        """Why jobs wait, by their group, as of the last look of the leader."""
+        return self._said(_WAITS) or {}
+
+    def _said(self, name: str) -> Any:
+        with translated(), self._engine.connect() as connection:
+            found = connection.execute(sa.select(_SETTINGS.c.value).where(_SETTINGS.c.name == name)).scalar()
+        return None if found is None else json.loads(found)
 
     def lead(self, cluster: str, *, now_us: int) -> int:
         """The epoch of a new leader: from now on those before it can write nothing. `Conflict` while the controller of another
@@ -211,28 +220,27 @@ class JobLedger:
         done: Sequence[Request] = (),
         given_back: Sequence[Held] = (),
         usage: Usage | None = None,
+        waits: Mapping[str, str] | None = None,
     ) -> None:
         """All of it or nothing. `Deposed` if another controller leads since."""
         with translated(), self._engine.begin() as connection:
             mine = connection.execute(sa.update(_LEAD).where(_LEAD.c.epoch == epoch).values(at_us=now_us))
             if mine.rowcount != 1:
                 raise Deposed("another controller leads the jobs of this home")
-            rows = [
-                {"job": r.job.id, "to": r.state, "said": _text(r.to_json())}
-                for r in {r.job.id: r for r in changed}.values()
-            ]
-            if rows:
+            if rows := [{"job": r.job.id, "to": r.state, "said": _text(r.to_json())} for r in changed]:
                 connection.execute(_CHANGE, rows)
             if new := [{"job": record.job.id} for record in taken]:
                 connection.execute(_TAKE, new)
             if done:
                 connection.execute(sa.delete(_REQUESTS).where(_REQUESTS.c.number.in_([r.number for r in done])))
             if given_back:
-                rows = [{"ended_us": held.ended_us, "held": _text(asdict(held))} for held in given_back]
-                connection.execute(sa.insert(_HELD), rows)
+                spans = [{"ended_us": held.ended_us, "held": _text(asdict(held))} for held in given_back]
+                connection.execute(sa.insert(_HELD), spans)
             if usage is not None:
                 seconds = [[pool, tenant, s] for (pool, tenant), s in usage.seconds.items()]
                 _put(connection, _USAGE, {**asdict(usage), "seconds": seconds})
+            if waits is not None:
+                _put(connection, _WAITS, waits)
 
 
 _ENDED = ("done", "failed", "cancelled")

@@ -51,8 +51,8 @@ class Record:
 
     @property
     def group(self) -> str:
-        """The name of its placement group: another one for each lease."""
-        return f"mlplat.lease.{self.job.id}.{self.lease}"
+        """The name of its lease, and of what is made for it on the cluster."""
+        return f"{self.job.id}.{self.lease}"
 
     @property
     def ended(self) -> bool:

@@ -130,9 +130,9 @@ class World:
     def work(self, records: dict[str, Record]) -> None:
         """A step of all that runs; the processes that wait for slots look at what became of their jobs."""
         for own in records.values():
-            if own.driver in self.drivers and own.state == "running" and own.group not in self.works:
-                if self.groups.get(own.group, (own, "broken"))[1] == "ready" and not self._told(own):
-                    self.start(own)
+            ready = self.groups.get(own.group, (own, "broken"))[1] == "ready"
+            if own.driver in self.drivers and own.state == "running" and ready and not self._begun(own):
+                self.start(own)
             if own.driver and own.state == "stopping" and own.group in self.works and own.job.id not in self.deaf:
                 self.works[own.group].stopped = True
         for name, work in list(self.works.items()):
@@ -147,8 +147,8 @@ class World:
             else:
                 self.left[work.job] -= 1
 
-    def _told(self, own: Record) -> bool:
-        return any((r.job, r.lease) == (own.job.id, own.lease) for r in self.reports)
+    def _begun(self, own: Record) -> bool:
+        return own.group in self.works or any((r.job, r.lease) == (own.job.id, own.lease) for r in self.reports)
 
     def _end(self, name: str, work: Work, outcome: Any, attached: bool) -> None:
         del self.works[name]

@@ -1,0 +1,71 @@
+"""A process at the controller of its cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import ray
+from pydantic import SecretStr
+from ray.exceptions import RayActorError, RayError
+
+from mlplat._ray.session import Session
+from mlplat.errors import Unavailable
+from mlplat.jobs._ray.controller import LISTEN_S, controller
+from mlplat.jobs._ray.world import driver_name
+from mlplat.jobs.leader import Report
+from mlplat.jobs.lease import Standing
+
+ANSWER_S = 60.0
+"""A controller that died is started again within seconds."""
+
+
+class Attached:
+    """The port to the controller, for a process that Ray is connected in."""
+
+    def __init__(self, session: Session, url: SecretStr, home: Path) -> None:
+        self._session, self._url, self._home = session, url, home
+        self._lock = Lock()
+        self._actor: Any = None
+
+    @property
+    def driver(self) -> str:
+        return driver_name(ray.get_runtime_context().get_job_id())
+
+    def total(self) -> Mapping[str, float]:
+        return self._session.total()
+
+    def look(self) -> None:
+        self._call(lambda actor: actor.look.remote())
+
+    def standing(self, job_id: str, known: Standing | None) -> Standing | None:
+        found: Standing | None = self._call(lambda actor: actor.standing.remote(job_id, known))
+        return found
+
+    def report(self, report: Report) -> None:
+        self._call(lambda actor: actor.report.remote(report))
+
+    def trouble(self) -> str:
+        return str(self._call(lambda actor: actor.trouble.remote()))
+
+    def _call(self, ask: Callable[[Any], Any]) -> Any:
+        for last in (False, True):
+            with self._lock:
+                if self._actor is None:
+                    self._actor = controller(self._url, self._home)
+                actor = self._actor
+            try:
+                return ray.get(ask(actor), timeout=ANSWER_S + LISTEN_S)
+            except RayActorError:  # it had nothing to do for a while, and ended
+                self._actor = None
+                if last:
+                    raise Unavailable("the jobs' controller ends as soon as it starts: see the logs of Ray") from None
+            except RayError as error:
+                raise Unavailable(f"the jobs' controller does not answer: {_last_line(error)}") from None
+        raise AssertionError
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
