@@ -40,8 +40,9 @@ LOOPBACK = "127.0.0.1"
 
 
 class Settings(BaseSettings):
-    """Names storage, Ray, the online store, metadata, and where endpoints listen: on `host`, with the certificates and key of
-    the PEM file `tls`. Arguments win over `MLPLAT_*` variables, these over the defaults.
+    """Names storage, Ray, the online store, metadata, for which `tenant` the process works, and where endpoints listen: on
+    `host`, with the certificates and key of the PEM file `tls`. Arguments win over `MLPLAT_*` variables, these over the
+    defaults.
 
     The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
     """
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     metadata: SecretStr | None = None
     host: str = LOOPBACK
     tls: str | None = None
+    tenant: str = "default"
 
     @property
     def remote(self) -> bool:

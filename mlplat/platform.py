@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+
+from pydantic import SecretStr
 
 from mlplat import config
 from mlplat.clock import Clock, SystemClock
@@ -24,6 +26,8 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.lease import Lease
+from mlplat.jobs.queue import Jobs, Options
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
 from mlplat.notify import Notifier, listed
@@ -51,6 +55,7 @@ from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
 
+Result = TypeVar("Result")
 DECISIONS_SHOWN = 10
 LISTEN_S = 0.5
 
@@ -63,12 +68,14 @@ def connect(
     metadata: str | None = None,
     host: str | None = None,
     tls: str | Path | None = None,
+    tenant: str | None = None,
     clock: Clock | None = None,
 ) -> Platform:
     """Open a home (default `./.mlplat`, or MLPLAT_HOME) and return the platform on it. Use it in a `with`.
 
     `host` is the IPv4 address that endpoints listen on (or MLPLAT_HOST; default: 127.0.0.1, which only programs of this machine
-    reach), and `tls` the PEM file of the certificate and key that they show there (or MLPLAT_TLS).
+    reach), and `tls` the PEM file of the certificate and key that they show there (or MLPLAT_TLS). `tenant` is for whom this
+    process works, on a cluster that others use too (or MLPLAT_TENANT).
 
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
@@ -82,6 +89,7 @@ def connect(
         metadata=metadata,
         host=host,
         tls=None if tls is None else str(Path(tls).expanduser().absolute()),
+        tenant=tenant,
     )
     return Platform(settings, env, clock or SystemClock())
 
@@ -99,6 +107,7 @@ class TrainOptions(TypedDict, total=False):
     final: bool
     progress: Progress | None
     notify: Notifier | Sequence[Notifier]
+    priority: str
 
 
 class Platform(Endpoints):
@@ -136,6 +145,21 @@ class Platform(Endpoints):
         store = MlflowMetadata(self.metadata_url, self.home / "mlflow")
         self._closing.callback(store.close)
         return store
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The queue for the cluster's machines, and who gets what of them."""
+        from mlplat.jobs._ray.attached import Attached
+        from mlplat.jobs.ledger import JobLedger
+
+        jobs = Jobs(
+            lambda: JobLedger(self.metadata_url, self.home / "locks" / "jobs"),
+            lambda: Attached(self.session, SecretStr(self.metadata_url), self.home),
+            tenant=self._settings.tenant,
+            clock=self._clock,
+        )
+        self._closing.callback(jobs.close)
+        return jobs
 
     @property
     def _online(self) -> str | None:
@@ -179,6 +203,7 @@ class Platform(Endpoints):
         progress: Progress | None = None,
         notify: Notifier | Sequence[Notifier] = (),
         stop: Callable[[], bool] | None = None,
+        priority: str = "normal",
     ) -> TrainedModel | Interrupted:
         """Train on `compute`: "cpu:0" in this process, "cpu:2" on two Ray workers of a core each, "gpu:8" on eight GPUs,
         {"workers": 2, "CPU": 4, "FPGA": 1} on what each of two workers gets.
@@ -192,6 +217,8 @@ class Platform(Endpoints):
 
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
+        On a cluster that others use too the workers come from its queue, by `priority` (`platform.jobs`): when others are to have
+        them the run makes a checkpoint, waits, and goes on.
         Raises `Refused` for a demand that the cluster can never hold, `Conflict` while another process runs the same training.
         """
         notifiers, shown = listed(notify), progress or progress_for(self._clock)
@@ -200,22 +227,28 @@ class Platform(Endpoints):
             science = Science(
                 network=network, loss=loss, metrics=metrics or {}, optimizer=optimizer, loop=loop, keep=keep
             )
-            demand = Demand.parse(compute)
-            if not demand.in_process:
-                self._admit(demand, shown)
-            return train(
-                data,
-                science,
-                settings or TrainSettings(),
-                demand=demand,
-                metadata=self.metadata,
-                home=self.home,
-                clock=self._clock,
-                progress=shown,
-                final=final,
-                stop=stop or (lambda: False),
-                began=began,
-            )
+            demand, asked = Demand.parse(compute), stop or (lambda: False)
+
+            def on(lease: Lease | None) -> TrainedModel | Interrupted | None:
+                found = train(
+                    data,
+                    science,
+                    settings or TrainSettings(),
+                    demand=demand,
+                    metadata=self.metadata,
+                    home=self.home,
+                    clock=self._clock,
+                    progress=shown,
+                    final=final,
+                    stop=asked if lease is None else lambda: lease.stop() or asked(),
+                    began=began,
+                    lease=lease,
+                )
+                gives_way = isinstance(found, Interrupted) and lease is not None and lease.stop() and not asked()
+                return None if gives_way else found
+
+            found: TrainedModel | Interrupted = self._on_workers(on, demand, shown, name=data.name, priority=priority)
+            return found
 
         return told(run, name=data.name, notifiers=notifiers, progress=shown)
 
@@ -262,11 +295,19 @@ class Platform(Endpoints):
         registered. `science` is your own code, where it was made with some."""
         version, shown = self.version(model), progress or progress_for(self._clock)
         demand = Record.of(version, metadata=self.metadata, home=self.home).demand
-        if not demand.in_process:
-            self._admit(demand, shown)
-        return reproduce(
-            version, science=science, metadata=self.metadata, home=self.home, clock=self._clock, progress=shown
-        )
+
+        def on(lease: Lease | None) -> Reproduced:
+            return reproduce(
+                version,
+                science=science,
+                metadata=self.metadata,
+                home=self.home,
+                clock=self._clock,
+                progress=shown,
+                lease=lease,
+            )
+
+        return self._on_workers(on, demand, shown, name=f"{version.name} again", preemptible=False)
 
     def status(self) -> dict[str, Any]:
         """What there is, as JSON: models with their aliases, endpoints, the local cluster, the newest decisions."""
@@ -351,6 +392,22 @@ class Platform(Endpoints):
                 snapshot = self.metadata.run(version.run_id)["tags"].get("snapshot", "")
                 yield ModelUse(name=name, version=version.version, snapshot=snapshot)
 
+    def _on_workers(
+        self,
+        work: Callable[[Lease | None], Result | None],
+        demand: Demand,
+        progress: Progress,
+        **options: Unpack[Options],
+    ) -> Result:
+        """Where the cluster is this process's alone there is nobody to wait for."""
+        if not demand.in_process:
+            self._admit(demand, progress)
+        if demand.in_process or not self.session.shared:
+            found = work(None)
+            assert found is not None
+            return found
+        return self.jobs.run(work, demand, say=progress.note, **options)
+
     def _admit(self, demand: Demand, progress: Progress) -> None:
         """Refuse what can never run; say what a demand that must wait is waiting for."""
         demands.check(demand, self.session.total())
@@ -361,7 +418,7 @@ class Platform(Endpoints):
             )
         if nowhere:
             progress.note(f"{nowhere}. It waits for one to join; Ctrl-C ends it.")
-        elif waiting := demands.waiting_for(demand, self.session.available()):
+        elif not self.session.shared and (waiting := demands.waiting_for(demand, self.session.available())):
             progress.note(waiting)
 
     def _model_status(self, name: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Session:
         self.home = home
         self.logs = logs
         self._connected = connected
+        self._shared = not owned
 
     @classmethod
     def start(
@@ -84,6 +85,12 @@ class Session:
         """Let other processes that open this home join the cluster of this one. It still ends with this process."""
         if self.owned:
             self._remember(shared=True)
+        self._shared = True
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may be on the cluster too."""
+        return self._shared
 
     def total(self) -> dict[str, float]:
         """All resources of the cluster by name ("CPU", "GPU", ...)."""

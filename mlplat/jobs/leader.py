@@ -5,26 +5,16 @@ then gives out what is to be done. It keeps nothing that the ledger does not hav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Hold
-from mlplat.jobs.ledger import JobLedger, Request
-from mlplat.jobs.record import Outcome, Record
+from mlplat.jobs.ledger import JobLedger
+from mlplat.jobs.record import Record, Report, Request
 from mlplat.jobs.turn import Effect, Seen, turn
 
 WRITE_S = 2.0
 """It is heard at least so often."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How the work on a lease ended, from the process that did it."""
-
-    job: str
-    lease: int
-    outcome: Outcome
-    reason: str = ""
 
 
 class Leader:

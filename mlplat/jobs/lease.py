@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlplat.jobs.leader import Report
-from mlplat.jobs.record import State
+from mlplat.errors import Unavailable
+from mlplat.jobs.record import Report, State
+
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,5 +71,9 @@ class Lease:
 
     def _follow(self) -> None:
         while self.lasts and not self._over:
-            now = self._cluster.standing(self.job_id, self._now)
+            try:
+                now = self._cluster.standing(self.job_id, self._now)
+            except Unavailable:  # the controller is away, and the slots stay as they are
+                threading.Event().wait(_AGAIN_S)
+                continue
             self._now = Standing(state="failed", lease=self.number) if now is None else now

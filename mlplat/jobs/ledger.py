@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from mlplat.clock import US_PER_S
 from mlplat.errors import Conflict, unknown
 from mlplat.jobs.job import Tenant
-from mlplat.jobs.record import Held, Record
+from mlplat.jobs.record import Held, Record, Request
 from mlplat.jobs.rules import Rules
 from mlplat.jobs.usage import Usage
 from mlplat.metadata.database import engine_of, is_sqlite, make_tables, translated
@@ -68,15 +68,6 @@ _LEAD = sa.Table(
 _RULES, _TENANT = "rules", "tenant:"
 _USAGE, _WAITS = "usage", "waits"
 _LEADERS = (_USAGE, _WAITS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What somebody wants of a job that is there: another `priority`, or (None) that it is cancelled."""
-
-    job: str
-    priority: int | None
-    number: int = 0
 
 
 class Deposed(Conflict):

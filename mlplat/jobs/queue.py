@@ -16,14 +16,14 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs import tables
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.job import PRIORITIES, Job, Tenant
-from mlplat.jobs.leader import Report
 from mlplat.jobs.lease import Cluster, Lease
-from mlplat.jobs.ledger import JobLedger, Request
-from mlplat.jobs.record import HOLDS, Command, Held, Outcome, Record
+from mlplat.jobs.record import HOLDS, Command, Held, Outcome, Record, Report, Request
 from mlplat.jobs.rules import POOL, Rules
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from mlplat.jobs.ledger import JobLedger
 
 Result = TypeVar("Result")
 
@@ -100,8 +100,9 @@ class Jobs:
                     cluster.report(Report(job=job_id, lease=number, outcome=outcome))
                 if found is not None:
                     return found
-        finally:  # where it has ended this changes nothing
-            self.cancel(job_id)
+        except BaseException:
+            self.cancel(job_id)  # if it waits; where it has ended this changes nothing
+            raise
 
     @contextmanager
     def lease(
@@ -121,8 +122,9 @@ class Jobs:
             finally:
                 lease.close()
                 cluster.report(Report(job=job_id, lease=lease.number, outcome=outcome))
-        finally:  # where it has ended this changes nothing
-            self.cancel(job_id)
+        except BaseException:
+            self.cancel(job_id)  # if it waits; where it has ended this changes nothing
+            raise
 
     def cancel(self, job_id: str) -> None:
         """It is asked to stop if it runs. `NotFound` if there is no such job; one that has ended stays as it is."""

@@ -173,5 +173,24 @@ class Held:
         return {name: amount * bundles * hours for name, amount in self.each}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How the work on a lease ended, from the process that did it."""
+
+    job: str
+    lease: int
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody wants of a job that is there: another `priority`, or (None) that it is cancelled."""
+
+    job: str
+    priority: int | None
+    number: int = 0
+
+
 def _pairs(said: Any) -> tuple[Any, ...]:
     return tuple(tuple(pair) for pair in said)

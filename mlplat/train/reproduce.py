@@ -14,6 +14,7 @@ from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, NotFound
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.lease import Lease
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.architecture import Architecture
 from mlplat.model.artifact import Artifact, load, place
@@ -93,10 +94,12 @@ def reproduce(
     clock: Clock,
     progress: Progress,
     code: Path | None = None,
+    lease: Lease | None = None,
 ) -> Reproduced:
     """Train again what a version's record says, on the same training set, and compare the weights. Nothing is registered.
 
-    `science` is the user's own code, where there was some: `InvalidInput` if it is not what it was.
+    `science` is the user's own code, where there was some: `InvalidInput` if it is not what it was. `lease` are the slots for the
+    workers.
     """
     recorded = Record.of(version, metadata=metadata, home=home)
     before = metadata.run(version.run_id)["tags"]
@@ -113,6 +116,7 @@ def reproduce(
         purpose={"reproduces": version.run_id},
         parent=version.run_id,
         epochs=recorded.epochs,
+        lease=lease,
     )
     with run.fitted(lambda: False) as fitted:
         assert not isinstance(fitted, Interrupted)

@@ -16,6 +16,7 @@ from mlplat.clock import Clock
 from mlplat.errors import InvalidInput, NotFound, Unavailable
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.lease import Lease
 from mlplat.metadata.port import EndStatus, Metadata
 from mlplat.model.architecture import Architecture
 from mlplat.model.estimator import Estimator, initialisation_of
@@ -85,6 +86,7 @@ class Run:
     parent: str | None = None
     epochs: int | None = None
     began: Callable[[str], None] = lambda run_id: None
+    lease: Lease | None = None
 
     @contextmanager
     def fitted(self, stop: Callable[[], bool]) -> Iterator[Fitted | Interrupted]:
@@ -96,7 +98,7 @@ class Run:
             self.began(run_id)
             with _recorded(self.metadata, run_id, folder):
                 told = Recording(self.progress, self.metadata, run_id, folder)
-                learned = _run(self._work(facts, folder.path), self.demand, self.clock, told, stop)
+                learned = _run(self._work(facts, folder.path), self, told, stop)
                 self._patiently(told.flush)
                 if isinstance(learned, Yielded):
                     self._end(run_id, "SCHEDULED")
@@ -241,7 +243,8 @@ class _Facts:
         return self.table.take(pa.array(places))
 
 
-def _run(work: Work, demand: Demand, clock: Clock, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
+def _run(work: Work, run: Run, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
+    demand, clock = run.demand, run.clock
     try:
         if demand.in_process and work.science.estimator is not None:
             from mlplat.train.fit import fit
@@ -254,7 +257,7 @@ def _run(work: Work, demand: Demand, clock: Clock, progress: Progress, stop: Cal
             return learn(work, Alone(), progress, clock, stop)
         from mlplat.train._ray import learn_on_workers
 
-        return learn_on_workers(work, demand, progress, stop)
+        return learn_on_workers(work, demand, progress, stop, run.lease)
     finally:
         progress.end()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlplat.clock import Clock
 from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.lease import Lease
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.model.artifact import save
 from mlplat.model.model import Model
@@ -52,15 +53,16 @@ def train(
     code: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     began: Callable[[str], None] = lambda run_id: None,
+    lease: Lease | None = None,
 ) -> TrainedModel | Interrupted:
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
     set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
     `final` trains again, on all rows, for as many epochs as were best, and registers that too: it is the version that comes
     back, and the promoter judges it by the one before. `code` is a folder under git whose commit is recorded. `stop` is
-    asked several times a second. `began` is told the run's id as soon as there is one. Raises `InvalidInput` for data or
-    settings that cannot be learnt from, before anything is recorded or after the run is recorded as failed; `Conflict` if
-    another process is doing the same.
+    asked several times a second. `began` is told the run's id as soon as there is one, `lease` are the slots for the workers.
+    Raises `InvalidInput` for data or settings that cannot be learnt from, before anything is recorded or after the run is
+    recorded as failed; `Conflict` if another process is doing the same.
     """
     run = Run(
         data=data,
@@ -73,6 +75,7 @@ def train(
         progress=progress,
         code=code or Path.cwd(),
         began=began,
+        lease=lease,
     )
     with run.fitted(stop) as fitted:
         if isinstance(fitted, Interrupted):

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from mlplat.errors import Unavailable
 from mlplat.jobs.job import PRIORITIES, Job, Node, Tenant
-from mlplat.jobs.leader import Leader, Report
-from mlplat.jobs.ledger import LEAD_S, JobLedger, Request
+from mlplat.jobs.leader import Leader
+from mlplat.jobs.ledger import LEAD_S, JobLedger
 from mlplat.jobs.policy import Policy
-from mlplat.jobs.record import HOLDS, Command, Record
+from mlplat.jobs.record import HOLDS, Command, Record, Report, Request
 from mlplat.jobs.rules import Rules
 from mlplat.jobs.turn import Effect, Exit, Group, Launch, Place, Remove, Seen, Stop
 

@@ -15,8 +15,8 @@ from mlplat._ray.session import Session
 from mlplat.errors import Unavailable
 from mlplat.jobs._ray.controller import LISTEN_S, controller
 from mlplat.jobs._ray.world import driver_name
-from mlplat.jobs.leader import Report
 from mlplat.jobs.lease import Standing
+from mlplat.jobs.record import Report
 
 ANSWER_S = 60.0
 """A controller that died is started again within seconds."""

@@ -19,10 +19,10 @@ from mlplat.errors import MlplatError
 from mlplat.home import home_id
 from mlplat.jobs._ray.runner import NAMESPACE, launch
 from mlplat.jobs._ray.world import World, cluster_name
-from mlplat.jobs.leader import Leader, Report
+from mlplat.jobs.leader import Leader
 from mlplat.jobs.lease import Standing
 from mlplat.jobs.ledger import Deposed, JobLedger
-from mlplat.jobs.record import Record
+from mlplat.jobs.record import Record, Report
 from mlplat.jobs.turn import Effect, Exit, Launch, Place, Remove, Seen, Stop
 
 PERIOD_S = 1.0
@@ -64,7 +64,7 @@ class Controller:
         deadline = self._loop.time() + LISTEN_S
         while True:
             changed = self._changed
-            now = self._standing(job_id)
+            now = known if self._leader is None else self._standing(job_id)
             left = deadline - self._loop.time()
             if now != known or left <= 0:
                 return now

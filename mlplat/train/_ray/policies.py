@@ -13,6 +13,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from mlplat.train._ray.failures import told
+from mlplat.train._ray.leased import LeaseGone
 
 WAIT_S = 0.5
 
@@ -24,6 +25,8 @@ class FailurePolicy(DefaultFailurePolicy):  # type: ignore[misc]
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         error = training_failed_error
         if isinstance(error, WorkerGroupError) and told(error) is not None:
+            return FailureDecision.RAISE
+        if isinstance(error, ControllerError) and isinstance(error.controller_failure, LeaseGone):
             return FailureDecision.RAISE
         if isinstance(error, ControllerError) and isinstance(error.controller_failure, OutOfMemoryError):
             error = WorkerGroupError(str(error), {})

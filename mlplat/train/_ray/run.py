@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -21,7 +22,9 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from mlplat.config import carried, environment, set_environment
 from mlplat.errors import Unavailable
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.lease import Lease
 from mlplat.train._ray.failures import first_line, killed_for_memory, of_user
+from mlplat.train._ray.leased import InLease
 from mlplat.train._ray.policies import ElasticPolicy, FailurePolicy
 from mlplat.train._ray.worker import STOP_FILE, Torch, work_on
 from mlplat.train.progress import Progress
@@ -83,9 +86,11 @@ def _forget_groups(creator: bytes) -> None:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
-def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool]) -> Learned | Yielded:
-    """Run `learn` on the workers that `demand` asks for; lost ones are replaced, and the run goes on from its newest
-    checkpoint.
+def learn_on_workers(
+    work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool], lease: Lease | None = None
+) -> Learned | Yielded:
+    """Run `learn` on the workers that `demand` asks for, in the slots of `lease` if there is one; lost ones are replaced, and the
+    run goes on from its newest checkpoint.
 
     Raises what `learn` raises, `UserCodeError` for anything else that a worker raised, `Unavailable` if workers were lost
     more than `settings.recovery.failures` times.
@@ -95,6 +100,8 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
     told.write_text("")
     asked.unlink(missing_ok=True)
     shutil.rmtree(rays, ignore_errors=True)
+    if lease is not None:
+        demand = replace(demand, least=lease.size, count=lease.size)
     progress.note(f"starting {_described(demand)}")
     elastic = demand.least < demand.count
     trainer = Trainer(
@@ -106,7 +113,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
             num_workers=(demand.least, demand.count) if elastic else demand.count,
             use_gpu="GPU" in dict(demand.resources),
             resources_per_worker=dict(demand.resources),
-            label_selector=dict(demand.labels) or None,
+            label_selector=dict(demand.labels) or None if lease is None else None,
             elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         run_config=RunConfig(
@@ -114,6 +121,7 @@ def learn_on_workers(work: Work, demand: Demand, progress: Progress, stop: Calla
             storage_path=str(rays),
             worker_runtime_env={"env_vars": carried(environment())},
             failure_config=FailureConfig(max_failures=work.settings.recovery.failures),
+            callbacks=[] if lease is None else [InLease(lease.group_id)],
         ),
     )
     follower = Follower(told, progress, every=lambda: asked.touch() if follower.failed or stop() else None)
