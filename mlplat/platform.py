@@ -26,7 +26,7 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
-from mlplat.jobs.lease import Lease
+from mlplat.jobs.lease import GaveWay, Lease
 from mlplat.jobs.queue import Jobs, Options
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
@@ -229,7 +229,7 @@ class Platform(Endpoints):
             )
             demand, asked = Demand.parse(compute), stop or (lambda: False)
 
-            def on(lease: Lease | None) -> TrainedModel | Interrupted | None:
+            def on(lease: Lease | None) -> TrainedModel | Interrupted:
                 found = train(
                     data,
                     science,
@@ -244,11 +244,11 @@ class Platform(Endpoints):
                     began=began,
                     lease=lease,
                 )
-                gives_way = isinstance(found, Interrupted) and lease is not None and lease.stop() and not asked()
-                return None if gives_way else found
+                if isinstance(found, Interrupted) and lease is not None and lease.stop() and not asked():
+                    raise GaveWay
+                return found
 
-            found: TrainedModel | Interrupted = self._on_workers(on, demand, shown, name=data.name, priority=priority)
-            return found
+            return self._on_workers(on, demand, shown, name=data.name, priority=priority)
 
         return told(run, name=data.name, notifiers=notifiers, progress=shown)
 
@@ -394,7 +394,7 @@ class Platform(Endpoints):
 
     def _on_workers(
         self,
-        work: Callable[[Lease | None], Result | None],
+        work: Callable[[Lease | None], Result],
         demand: Demand,
         progress: Progress,
         **options: Unpack[Options],
@@ -403,9 +403,7 @@ class Platform(Endpoints):
         if not demand.in_process:
             self._admit(demand, progress)
         if demand.in_process or not self.session.shared:
-            found = work(None)
-            assert found is not None
-            return found
+            return work(None)
         return self.jobs.run(work, demand, say=progress.note, **options)
 
     def _admit(self, demand: Demand, progress: Progress) -> None:

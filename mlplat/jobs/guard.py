@@ -21,8 +21,8 @@ def code_of(code: int) -> int:
 def main() -> int:
     parent = sys.stdin.fileno()
     read, write = os.pipe()
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     asked = False

@@ -48,6 +48,10 @@ class Cluster(Protocol):
         """Why the queue stands still, or nothing."""
 
 
+class GaveWay(Exception):
+    """Raise it from work that has left its slots to others, and goes on when it has some again."""
+
+
 class Lease:
     """Slots that this process has. `size` is how many workers, `group_id` the Ray placement group that they are."""
 

@@ -16,7 +16,7 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs import tables
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.job import PRIORITIES, Job, Tenant
-from mlplat.jobs.lease import Cluster, Lease
+from mlplat.jobs.lease import Cluster, GaveWay, Lease
 from mlplat.jobs.record import HOLDS, Command, Held, Outcome, Record, Report, Request
 from mlplat.jobs.rules import POOL, Rules
 
@@ -75,31 +75,32 @@ class Jobs:
 
     def run(
         self,
-        work: Callable[[Lease], Result | None],
+        work: Callable[[Lease], Result],
         compute: str | Mapping[str, Any] | Demand,
         *,
         say: Callable[[str], None] = lambda text: None,
         **options: Unpack[Options],
     ) -> Result:
-        """Wait for slots, do `work` on them in this process, and return what that does. None says that it gave way: then it waits
-        for slots again, and so it does if they were taken away. `say` is told what it waits for."""
+        """Wait for slots, do `work` on them in this process, and return what that does. If it raises `GaveWay`, or its slots were
+        taken away, it is called again when there are some. `say` is told what it waits for."""
         cluster, job_id = self._attach(compute, options)
         number = 0
         try:
             while True:
                 lease = self._granted(cluster, job_id, number, say)
-                number, found, outcome = lease.number, None, _FAILED
+                number, outcome = lease.number, _FAILED
                 try:
                     found = work(lease)
-                    outcome = "yielded" if found is None else "done"
+                    outcome = "done"
+                    return found
+                except GaveWay:
+                    outcome = "yielded"
                 except Exception:
                     if lease.lasts:
                         raise
                 finally:
                     lease.close()
                     cluster.report(Report(job=job_id, lease=number, outcome=outcome))
-                if found is not None:
-                    return found
         except BaseException:
             self.cancel(job_id)  # if it waits; where it has ended this changes nothing
             raise
