@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from mlplat.jobs.policy import Policy
 from mlplat.jobs.rights import Rights
 from mlplat.jobs.room import Grid, Nodes, Placed, Shape
 from mlplat.jobs.shares import ROUND, Shares
+from mlplat.jobs.stoppable import Stoppable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +75,9 @@ _Rank = tuple[int, bool, int, float, float]
 
 
 def plan(snapshot: Snapshot, policy: Policy, *, now_us: int) -> Plan:
-    groups: dict[str, list[Job]] = {}
+    groups: dict[str, list[Job]] = defaultdict(list)
     for job in snapshot.waiting:
-        groups.setdefault(job.group, []).append(job)
+        groups[job.group].append(job)
     found = [_Planner(pool, snapshot, policy, groups, now_us) for pool in snapshot.pools]
     for one in found:
         one.run()
@@ -94,9 +96,12 @@ def plan(snapshot: Snapshot, policy: Policy, *, now_us: int) -> Plan:
 
 @dataclass(slots=True, kw_only=True)
 class _Group:
-    """Jobs between which only their ids and times differ, the first first."""
+    """Jobs between which only their ids and times differ, the first first. `alike` is the same for jobs of one tenant that ask
+    for the same bundles and can be stopped, or cannot."""
 
     jobs: list[Job]
+    shape: Shape | None
+    alike: tuple[object, ...]
     at: int = 0
 
     @property
@@ -119,7 +124,7 @@ class _Planner:
         self.nodes = Nodes(pool.nodes)
         self.pool, self.policy, self.now_us = pool.name, policy, now_us
         self.leases = [lease for lease in snapshot.leases if lease.job.pool == pool.name]
-        self.groups = [_Group(jobs=jobs) for jobs in groups.values() if jobs[0].pool == pool.name]
+        self.groups = [self._group(jobs) for jobs in groups.values() if jobs[0].pool == pool.name]
         self.shares = Shares(
             self.nodes,
             self.leases,
@@ -129,6 +134,7 @@ class _Planner:
             usage=snapshot.usage,
             groups=[group.jobs for group in self.groups],
         )
+        self.stoppable = Stoppable(self.shares, self.leases, now_us)
         self.free = self.nodes.total.copy()
         self.later = self.nodes.total.copy()
         for lease in self.leases:
@@ -141,38 +147,44 @@ class _Planner:
         self.admits: list[Admit] = []
         self.evictions: list[Evict] = []
         self.holds: dict[str, Hold] = {}
-        self._evicted: set[str] = set()
         self._no_room: set[tuple[object, ...]] = set()
         self._passed: set[tuple[int, str]] = set()
         self._no_right: dict[tuple[object, ...], int] = {}
+        self._nothing: set[tuple[object, ...]] = set()
+        self._fits: dict[tuple[Shape, bool, bool], tuple[Grid, int]] = {}
         self._queues: dict[tuple[int, str], list[_Group]] = {}
+
+    def _group(self, jobs: list[Job]) -> _Group:
+        shape = self.nodes.shape(jobs[0])
+        return _Group(jobs=jobs, shape=shape, alike=(jobs[0].tenant, shape, jobs[0].preemptible))
 
     def run(self) -> None:
         queues = self._queues
         for group in self.groups:
             queues.setdefault((-self.policy.tier(group.head), group.head.tenant), []).append(group)
-        heap: list[tuple[_Rank, str]] = []
+        heap: list[tuple[_Rank, str, int]] = []
         for (tier, tenant), own in queues.items():
             own.sort(key=_Group.key)
-            heap.append((self._rank(tier, own[0].head), tenant))
+            heap.append((self._rank(tier, own[0].head), tenant, self.shares.changes))
         heapq.heapify(heap)
         while heap:
-            rank, tenant = heapq.heappop(heap)
+            rank, tenant, as_of = heapq.heappop(heap)
             own = queues[rank[0], tenant]
-            if (now := self._rank(rank[0], own[0].head)) != rank:  # it holds more than when it was put there
-                heapq.heappush(heap, (now, tenant))
+            moved = self.shares.changed.get(tenant, 0) > as_of  # it holds more or less than when it was put there
+            if moved and (now := self._rank(rank[0], own[0].head)) != rank:
+                heapq.heappush(heap, (now, tenant, self.shares.changes))
                 continue
-            if self._settle(own[0].head):
+            if self._settle(own[0]):
                 self._next(own)
             else:
                 own.pop(0)
-                at = next((i for i, group in enumerate(own) if not self._hopeless(group.head)), len(own))
+                at = next((i for i, group in enumerate(own) if not self._hopeless(group)), len(own))
                 if at:
                     alike = self._why(own[0].head)
                     self.holds |= {group.head.group: alike for group in own[:at]}
                     del own[:at]
             if own:
-                heapq.heappush(heap, (self._rank(rank[0], own[0].head), tenant))
+                heapq.heappush(heap, (self._rank(rank[0], own[0].head), tenant, self.shares.changes))
 
     def _next(self, own: list[_Group]) -> None:
         """The first group has one less; it may have to go behind another of its tenant."""
@@ -181,128 +193,131 @@ class _Planner:
         if group.at < len(group.jobs):
             bisect.insort(own, group, key=_Group.key)
 
-    def _hopeless(self, job: Job) -> bool:
+    def _hopeless(self, group: _Group) -> bool:
         """Known from others of its tenant that ask for the same or less: most of a long queue is."""
-        if job.least < self._no_right.get((job.tenant, job.each, job.labels, job.preemptible), job.least + 1):
+        job, shape, first = group.jobs[0], group.shape, self.wanted is None
+        if job.least < self._no_right.get(group.alike, job.least + 1):
             return False
-        wanted = self.wanted is not None
-        lent = (False, True) if wanted and job.preemptible else (False,)
-        return all((job.each, job.labels, job.least, backfill, not wanted) in self._no_room for backfill in lent)
+        if (shape, job.least, False, first) not in self._no_room:
+            return False
+        return first or not job.preemptible or (shape, job.least, True, first) in self._no_room
 
     def _rank(self, tier: int, job: Job) -> _Rank:
         shares, tenant = self.shares, job.tenant
-        turn = shares.usage(tenant) < -shares.turn(job)
-        stands = 0 if turn or shares.below(job) else 1 if shares.over(tenant) <= ROUND else 2
-        return tier, not self._guaranteed(job), stands, shares.usage(tenant), shares.weighted(tenant)
+        asked, usage = shares.dominant(job, job.least), shares.usage(tenant)
+        turn = usage < -shares.turn(tenant, asked)
+        stands = 0 if turn or shares.below(tenant, asked) else 1 if shares.over(tenant) <= ROUND else 2
+        return tier, not self._guaranteed(job, job.least), stands, usage, shares.weighted(tenant)
 
-    def _guaranteed(self, job: Job) -> bool:
+    def _guaranteed(self, job: Job, least: int) -> bool:
         """Whether the quota of its tenant is for it: what waits behind another of its tenant has no right before that."""
-        return (self.policy.tier(job), job.tenant) not in self._passed and self.shares.below_quota(job)
+        return (self.policy.tier(job), job.tenant) not in self._passed and self.shares.below_quota(job, least)
 
     def _shape(self, job: Job) -> Shape:
         shape = self.nodes.shape(job)
         if shape is None:  # the pool has changed under it
             return Shape(
                 takes=np.zeros(len(self.nodes.resources), dtype=np.int64),
-                columns=np.zeros(0, dtype=np.int64),
-                allowed=np.zeros(len(self.nodes.ids), dtype=bool),
+                parts=(),
+                allowed=np.zeros(len(self.nodes.ids), dtype=np.int64),
             )
         return shape
 
-    def _settle(self, job: Job) -> bool:
-        """Give it slots, or have them given back for it. False: it waits, and so does what is like it."""
-        shape = self.nodes.shape(job)
+    def _settle(self, group: _Group) -> bool:
+        """Give its first job slots, or have them given back for it. False: it waits, and so does what is like it."""
+        job, shape = group.head, group.shape
         if shape is None or job.least > self.nodes.most(shape):
             self._hold(job, f"{job.least} x {dict(job.each)} fit on no nodes that {self.pool!r} has now")
             return False
         if (over := self.shares.over_limit(job, job.least)) is not None:
             self._hold(job, over)
             return False
-        room = self._room()
-        for grid, backfill in self._grids(room, job):
-            if (job.each, job.labels, job.least, backfill, self.wanted is None) in self._no_room:
+        first = self.wanted is None
+        for backfill in (False,) if first or not job.preemptible else (False, True):
+            if (shape, job.least, backfill, first) in self._no_room:  # there is only less from one to the next
                 continue
-            for count in self._sizes(job, shape, grid):
-                placed = self._placed(grid, shape, job, count, backfill)
-                if placed is not None:
-                    self._take(job, shape, placed)
-                    self.admits.append(Admit(job=job, placed=placed, backfill=backfill))
-                    return True
-        return self._take_back(job, shape)
+            room, fit = self._fit(shape, later=False, whole=backfill)
+            if fit < job.least:
+                self._no_room.add((shape, job.least, backfill, first))
+                continue
+            placed = self.nodes.spread(room, self._size(job, fit))
+            self._take(job, shape, placed)
+            self.admits.append(Admit(job=job, placed=placed, backfill=backfill))
+            return True
+        return self._take_back(group, shape)
 
-    def _room(self) -> Grid:
-        """What nobody holds and nobody was promised."""
-        if self._both is None:
-            self._both = np.minimum(self.free, self.later)
-        return self._both
-
-    def _grids(self, room: Grid, job: Job) -> Iterator[tuple[Grid, bool]]:
-        """Where it may go: beside what somebody waits for, or, if it can be stopped, on that too."""
-        if self.wanted is None:
-            yield room, False
-            return
-        yield room - self.wanted, False
-        if job.preemptible:
-            yield room, True
-
-    def _sizes(self, job: Job, shape: Shape, grid: Grid) -> Iterator[int]:
+    def _size(self, job: Job, fit: int) -> int:
         """All that fits, but above the least no more than the fair share; at last the least."""
         if job.count > job.least:
-            most = min(job.count, int(self.nodes.bundles(grid, shape).sum()), self.shares.within(job))
-            yield from (n for n in range(most, job.least, -1) if self.shares.over_limit(job, n) is None)
-        yield job.least
+            most = min(job.count, fit, self.shares.within(job))
+            within = (n for n in range(most, job.least, -1) if self.shares.over_limit(job, n) is None)
+            return next(within, job.least)
+        return job.least
 
-    def _placed(self, grid: Grid, shape: Shape, job: Job, count: int, backfill: bool) -> Placed | None:
-        key = (job.each, job.labels, count, backfill, self.wanted is None)
-        if key in self._no_room:  # there is only less from one to the next
-            return None
-        placed = self.nodes.place(grid, shape, count)
-        if placed is None:
-            self._no_room.add(key)
-        return placed
+    def _fit(self, shape: Shape, *, later: bool, whole: bool) -> tuple[Grid, int]:
+        """How many bundles fit on each node and in all, now or `later`, `whole` or beside what somebody waits for."""
+        key = (shape, later, whole)
+        if (found := self._fits.get(key)) is None:
+            room = self.nodes.bundles(self._grid(later=later, whole=whole), shape)
+            found = self._fits[key] = room, int(room.sum())
+        return found
+
+    def _grid(self, *, later: bool, whole: bool) -> Grid:
+        """What nobody holds and nobody was promised; or, later, what is being given back already too."""
+        if self._both is None:
+            self._both = np.minimum(self.free, self.later)
+        grid = self.later if later else self._both
+        return grid.copy() if whole or self.wanted is None else grid - self.wanted
 
     def _take(self, job: Job, shape: Shape, placed: Placed) -> None:
         self.nodes.add(self.free, shape, placed, -1)
         self.nodes.add(self.later, shape, placed, -1)
-        self._both = None
+        self._moved()
         self.shares.add(job, sum(count for _, count in placed))
 
-    def _take_back(self, job: Job, shape: Shape) -> bool:
-        first, alike = self.wanted is None, (job.tenant, job.each, job.labels, job.preemptible)
+    def _moved(self) -> None:
+        """What is known holds until slots change hands."""
+        self._both = None
+        self._fits.clear()
+        self._nothing.clear()
+
+    def _take_back(self, group: _Group, shape: Shape) -> bool:
+        job, first, alike = group.head, self.wanted is None, group.alike
         victims = None
         if job.least < self._no_right.get(alike, job.least + 1):
-            least = self._least(job, alike)
-            if least < job.least and self._victims(replace(job, least=least), shape, first) is None:
+            least = self._least(group)
+            if least < job.least and self._victims(job, least, shape, first) is None:
                 self._no_right[alike] = least
             else:
-                victims = self._victims(job, shape, first)
+                victims = self._victims(job, job.least, shape, first)
         if victims is not None:
             for lease, reason in victims:
-                self._evicted.add(lease.job.id)
+                self.stoppable.stopped(lease)
                 self.evictions.append(Evict(lease=lease, by=job, reason=reason))
                 self.nodes.add(self.later, self._shape(lease.job), lease.placed, 1)
                 self.shares.give_back(lease)
             self._no_room.clear()
-            self._both = None
-            promised = self.nodes.place(self._base(job), shape, job.least)
-            assert promised is not None
+            self._moved()
+            room, _ = self._fit(shape, later=True, whole=job.preemptible)
+            promised = self.nodes.spread(room, job.least)
             self.nodes.add(self.later, shape, promised, -1)
             self.shares.add(job, job.least)
+            self._moved()
             self._hold(job, "its slots are being given back")
             return True
         # Neither has what comes later of this tenant and asks for as much: its priority is no higher.
         self._no_right[alike] = min(job.least, self._no_right.get(alike, job.least))
         if first:
             self.wanted = self._wanted(job, shape)
+            self._fits.clear()
         self._passed.add((self.policy.tier(job), job.tenant))
         self.holds[job.group] = self._why(job)
         return False
 
-    def _least(self, job: Job, alike: tuple[object, ...]) -> int:
+    def _least(self, group: _Group) -> int:
         """The smallest gang that waits behind it: where that has no right to slots, none between has."""
-        behind = self._queues[-self.policy.tier(job), job.tenant]
-        heads = (group.jobs[group.at] for group in behind)
-        return min(one.least for one in heads if (one.tenant, one.each, one.labels, one.preemptible) == alike)
+        behind = self._queues[-self.policy.tier(group.head), group.head.tenant]
+        return min(one.jobs[0].least for one in behind if one.alike == group.alike)
 
     def _wanted(self, job: Job, shape: Shape) -> Grid:
         """Slots where most of what it waits for is free or can be stopped."""
@@ -318,56 +333,65 @@ class _Planner:
         self.nodes.add(wanted, shape, placed, 1)
         return wanted
 
-    def _victims(self, job: Job, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
-        """Whose slots it takes back: of the lowest priorities that are enough, one that is enough alone or else the youngest, and
-        none that is not needed. None if it has no right to enough of them."""
-        if self.nodes.place(self._base(job), shape, job.least) is not None:
+    def _victims(self, job: Job, least: int, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
+        """Whose slots it takes back for that many bundles: of the lowest priorities that are enough, one that is enough alone or
+        else the youngest, and none that is not needed. None if it has no right to enough of them."""
+        if least <= self._fit(shape, later=True, whole=job.preemptible)[1]:
             return []  # what is being given back already is enough
-        rights = self._rights(job, first)
-        if not rights.any:
+        guaranteed = self._guaranteed(job, least)
+        alike = (job.tenant, job.priority, shape, least, first, guaranteed)
+        if alike in self._nothing:  # neither has what may be promised no more than that
             return None
-        later, chosen = self._base(job), []
-        for lease in rights.worth_a_look():
-            reason = None if lease.job.id in self._evicted else rights.over(lease)
+        rights = Rights(self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us)
+        found = self._search(job, least, shape, rights)
+        if found is None and job.preemptible:
+            self._nothing.add(alike)
+        return found
+
+    def _search(self, job: Job, least: int, shape: Shape, rights: Rights) -> list[tuple[Lease, str]] | None:
+        chosen: list[tuple[Lease, str]] = []
+        if not (worth := rights.worth_a_look()):
+            return None
+        later = self._grid(later=True, whole=job.preemptible)
+        for lease in worth:
+            reason = rights.over(lease)
             if reason is None or not self._helps(lease, shape):
                 continue
             rights.given_up(lease)
             chosen.append((lease, reason))
             self.nodes.add(later, self._shape(lease.job), lease.placed, 1)
-            if self.nodes.place(later, shape, job.least) is not None:
-                return self._fewest(job, shape, first, chosen, later)
-        return None
-
-    def _base(self, job: Job) -> Grid:
-        """What it may be promised: nothing that the first waits for, unless it can be stopped again."""
-        if self.wanted is None or job.preemptible:
-            return self.later.copy()
-        return self.later - self.wanted
-
-    def _rights(self, job: Job, first: bool) -> Rights:
-        return Rights(self.shares, job, first=first, guaranteed=self._guaranteed(job), now_us=self.now_us)
+            if self.nodes.fits(later, shape, least):
+                break
+        else:
+            return None
+        if len(chosen) == 1:
+            return chosen
+        rights.forget()
+        highest = max(lease.job.priority for lease, _ in chosen)
+        for lease in worth:
+            reason = rights.over(lease)
+            if reason is None or lease.job.priority > highest:
+                continue
+            alone = self._grid(later=True, whole=job.preemptible)
+            self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
+            if self.nodes.fits(alone, shape, least):
+                return [(lease, reason)]
+        return self._needed(least, shape, chosen, later)
 
     def _helps(self, lease: Lease, shape: Shape) -> bool:
         """Whether it holds any of what is asked for."""
-        return bool(self._shape(lease.job).takes[shape.columns].any())
+        takes = self._shape(lease.job).takes
+        return any(takes[column] for column, _ in shape.parts)
 
-    def _fewest(
-        self, job: Job, shape: Shape, first: bool, chosen: list[tuple[Lease, str]], later: Grid
+    def _needed(
+        self, least: int, shape: Shape, chosen: list[tuple[Lease, str]], later: Grid
     ) -> list[tuple[Lease, str]]:
-        highest, rights = max(lease.job.priority for lease, _ in chosen), self._rights(job, first)
-        for lease in rights.worth_a_look():
-            reason = None if lease.job.id in self._evicted else rights.over(lease)
-            if reason is None or lease.job.priority > highest:
-                continue
-            alone = self._base(job)
-            self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
-            if self.nodes.place(alone, shape, job.least) is not None:
-                return [(lease, reason)]
+        """Those without which the others, which are given back `later`, are not enough."""
         kept = list(chosen)
         for one in reversed(chosen):
             without = later.copy()
             self.nodes.add(without, self._shape(one[0].job), one[0].placed, -1)
-            if self.nodes.place(without, shape, job.least) is not None:
+            if self.nodes.fits(without, shape, least):
                 later = without
                 kept.remove(one)
         return kept

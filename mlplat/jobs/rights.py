@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
 from mlplat.clock import US_PER_S
-from mlplat.jobs.job import IDLE, Job, Lease
+from mlplat.jobs.job import Job, Lease
 from mlplat.jobs.policy import ABOVE, LAST
-from mlplat.jobs.room import Grid
+from mlplat.jobs.room import Vector, plus
 from mlplat.jobs.shares import ROUND, Shares
+from mlplat.jobs.stoppable import Stoppable
 
 
 class Rights:
@@ -27,46 +28,44 @@ class Rights:
     preemptible is never stopped, nor is what is above fairness for what is not.
     """
 
-    def __init__(self, shares: Shares, job: Job, *, first: bool, guaranteed: bool, now_us: int) -> None:
-        """`first`: no other job waits for slots before it, in the pool. `guaranteed`: the quota of its tenant is for it."""
-        self._shares, self._job, self._first, self._now_us = shares, job, first, now_us
+    def __init__(
+        self, shares: Shares, stoppable: Stoppable, job: Job, least: int, *, first: bool, guaranteed: bool, now_us: int
+    ) -> None:
+        """`least`: how many bundles it is for. `first`: no other job waits for slots before it, in the pool. `guaranteed`: the
+        quota of its tenant is for it."""
+        self._shares, self._stoppable = shares, stoppable
+        self._job, self._first, self._now_us = job, first, now_us
         self._tier = shares.policy.tier(job)
         self._guaranteed = guaranteed
-        self._after = shares.weighted(job.tenant, shares.dominant(job, job.least))
+        asked = shares.dominant(job, least)
+        self._after = shares.weighted(job.tenant, asked)
         self._entitled = shares.over(job.tenant) <= ROUND
-        self._slice = shares.turn(job)
-        self._below = shares.below(job)
+        self._slice = shares.turn(job.tenant, asked)
+        self._below = shares.below(job.tenant, asked)
         self._at_once = self._guaranteed or self._tier == ABOVE
         self._gone: dict[str, float] = {}
-        self._gone_vector: dict[str, Grid] = {}
+        self._gone_vector: dict[str, Vector] = {}
 
-    @property
-    def any(self) -> bool:
-        """False only if there is none: most of who waits has none, and need not look at each lease."""
-        shares, job = self._shares, self._job
-        return bool(shares.stoppable) and (
-            self._tier == ABOVE
-            or self._guaranteed
-            or (shares.lowest[None] <= IDLE and self._tier > LAST)
-            or (self._first and shares.stoppable[0].backfill)
-            or shares.lowest.get(job.tenant, job.priority) < job.priority
-            or shares.largest >= self._after
-            or self._below
-            or (self._entitled and shares.most_used - shares.usage(job.tenant) > self._slice)
-        )
-
-    def worth_a_look(self) -> Sequence[Lease]:
-        """All for which `over` may say something, in the order in which they are stopped."""
-        shares, after = self._shares, self._after
+    def worth_a_look(self) -> list[Lease]:
+        """All for which `over` may say something, in the order in which they are stopped; it has the last word, since what is
+        given up takes rights away. Most of who waits has no right at all, and need not look at each lease for that."""
+        leases = self._stoppable
         if self._at_once:
-            return shares.stoppable
-        own = {self._job.tenant}
-        if self._entitled:
-            own |= {name for name in shares.tenants if self._used_less(name)}
+            return leases.those(np.ones_like(leases.ripe))
+        left, over = leases.stand()
+        found = left >= self._after - 2 * ROUND
         if self._below:
-            own |= {name for name in shares.tenants if shares.over(name) >= -ROUND}
-        own |= {name for name in shares.tenants if shares.weighted(name) >= after - ROUND}
-        return [one for one in shares.stoppable if one.job.tenant in own or one.backfill or one.job.priority <= IDLE]
+            found |= over >= -2 * ROUND
+        elif self._entitled:
+            used = leases.usage - self._shares.usage(self._job.tenant)
+            found |= (used > self._slice) & (over >= -2 * ROUND)
+        found |= leases.tenant == leases.tenants.get(self._job.tenant, -1)
+        found &= leases.ripe
+        if self._first:
+            found |= leases.lent
+        if self._tier > LAST:
+            found |= leases.idle
+        return leases.those(found)
 
     def _used_less(self, other: str) -> bool:
         shares = self._shares
@@ -110,9 +109,14 @@ class Rights:
             return "its tenant used less lately"
         return None
 
+    def forget(self) -> None:
+        """Nothing was given up."""
+        self._gone.clear()
+        self._gone_vector.clear()
+
     def given_up(self, lease: Lease) -> None:
         tenant, shares = lease.job.tenant, self._shares
         self._gone[tenant] = self._gone.get(tenant, 0.0) + shares.dominant(lease.job, lease.size)
-        vector = shares.vector(lease.job) * lease.size
-        before = self._gone_vector.get(tenant)
-        self._gone_vector[tenant] = vector if before is None else before + vector
+        vector = shares.vector(lease.job)
+        before = self._gone_vector.get(tenant, (0,) * len(vector))
+        self._gone_vector[tenant] = plus(before, vector, lease.size)

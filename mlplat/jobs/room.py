@@ -11,19 +11,27 @@ import numpy.typing as npt
 from mlplat.jobs.job import Job, Node
 
 _UNIT = 10_000  # Ray counts in ten-thousandths too: sums are exact
+MOST = int(np.iinfo(np.int64).max)
 
 Grid = npt.NDArray[np.int64]
 """Nodes by resources."""
+Vector = tuple[int, ...]
+"""Of resources: there are so few that columns would be slower."""
 Placed = tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def plus(one: Vector, other: Vector, times: int = 1) -> Vector:
+    return tuple(a + b * times for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shape:
-    """What a bundle takes of each resource, and the nodes it may be on."""
+    """What a bundle takes of each resource, those that it takes any of, and how many bundles may be on each node: none, or any
+    number."""
 
     takes: Grid
-    columns: Grid
-    allowed: npt.NDArray[np.bool_]
+    parts: tuple[tuple[int, int], ...]
+    allowed: Grid
     most: list[int] = field(default_factory=list)
 
 
@@ -55,8 +63,9 @@ class Nodes:
         for name, amount in job.each:
             takes[self._column[name]] += units(amount)
         wanted = dict(job.labels).items()
-        allowed = np.array([wanted <= dict(labels).items() for labels in self._labels], dtype=bool)
-        return Shape(takes=takes, columns=np.flatnonzero(takes), allowed=allowed)
+        allowed = [MOST if wanted <= dict(labels).items() else 0 for labels in self._labels]
+        parts = tuple((column, amount) for column, amount in enumerate(takes.tolist()) if amount)
+        return Shape(takes=takes, parts=parts, allowed=np.array(allowed, dtype=np.int64))
 
     def most(self, shape: Shape) -> int:
         """How many bundles fit on empty nodes."""
@@ -64,10 +73,9 @@ class Nodes:
             shape.most.append(int(self.bundles(self.total, shape).sum()))
         return shape.most[0]
 
-    def vector(self, amounts: Mapping[str, float], absent: int = 0) -> Grid:
+    def vector(self, amounts: Mapping[str, float], absent: int = 0) -> Vector:
         """Of resources that the pool has."""
-        given = [units(amounts[name]) if name in amounts else absent for name in self.resources]
-        return np.array(given, dtype=np.int64)
+        return tuple(units(amounts[name]) if name in amounts else absent for name in self.resources)
 
     def add(self, grid: Grid, shape: Shape, placed: Iterable[tuple[str, int]], sign: int) -> None:
         """Put bundles into a grid, or (-1) take them out of it. Those on nodes that are gone are nowhere."""
@@ -78,21 +86,26 @@ class Nodes:
     def place(self, grid: Grid, shape: Shape, count: int) -> Placed | None:
         """Nodes for `count` bundles, as few as can be, and of those the fullest; None if they do not fit."""
         room = self.bundles(grid, shape)
-        if int(room.sum()) < count:
-            return None
-        placed = []
-        while count:
-            enough = room >= count
-            row = int(np.where(enough, room, np.iinfo(np.int64).max).argmin() if enough.any() else room.argmax())
-            taken = min(count, int(room[row]))
-            placed.append((self.ids[row], taken))
-            room[row], count = 0, count - taken
-        return tuple(placed)
+        return None if int(room.sum()) < count else self.spread(room, count)
+
+    def spread(self, room: Grid, count: int) -> Placed:
+        """The same where it is known that they fit, from how many fit on each node."""
+        room, placed = room.copy(), []
+        while (most := int(room[row := int(room.argmax())])) < count:
+            placed.append((self.ids[row], most))
+            room[row], count = 0, count - most
+        row = int(np.where(room >= count, room, MOST).argmin())
+        return (*placed, (self.ids[row], count))
+
+    def fits(self, grid: Grid, shape: Shape, count: int) -> bool:
+        return int(self.bundles(grid, shape).sum()) >= count
 
     def bundles(self, grid: Grid, shape: Shape) -> Grid:
         """How many bundles fit on each node."""
-        room = (np.maximum(grid[:, shape.columns], 0) // shape.takes[shape.columns]).min(axis=1)
-        return np.where(shape.allowed, room, 0)
+        room = shape.allowed
+        for column, takes in shape.parts:
+            room = np.minimum(room, grid[:, column] // takes)
+        return np.maximum(room, 0)
 
 
 def units(amount: float) -> int:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from mlplat.jobs.job import Job, Lease, Pool, Tenant
 from mlplat.jobs.policy import LAST, Policy
-from mlplat.jobs.room import Grid, Nodes
+from mlplat.jobs.room import MOST, Nodes, Vector, plus
 
 ROUND = 1e-9
 """Shares that differ by less are the same."""
@@ -32,29 +30,21 @@ class Shares:
         """`groups` are the jobs that wait, by what they ask for."""
         self.policy, self.pool = policy, pool
         self._nodes, self._tenants, self._usage = nodes, tenants, usage
-        self._capacity = np.maximum(nodes.total.sum(axis=0), 1)
-        self._held: dict[str, Grid] = {}
-        self._bounds: dict[tuple[str, str], Grid | None] = {}
+        self._capacity: Vector = tuple(max(1, total) for total in nodes.total.sum(axis=0).tolist())
+        self._nothing = (0,) * len(self._capacity)
+        self._held: dict[str, Vector] = {}
+        self._bounds: dict[tuple[str, str], Vector | None] = {}
         self._share: dict[str, float] = {}
-        self._largest: float | None = None
-        self._all: dict[str, Grid] = {}  # idle work too, and what is being given back
+        self.changes = 0
+        self.changed: dict[str, int] = {}  # which of the changes was the last of what a tenant holds
+        self._all: dict[str, Vector] = {}  # idle work too, and what is being given back
         self._dominant: dict[tuple[tuple[str, float], ...], float] = {}
-        self._vectors: dict[tuple[tuple[str, float], ...], Grid] = {}
+        self._vectors: dict[tuple[tuple[str, float], ...], Vector] = {}
         for lease in leases:
             self.add(lease.job, lease.size)
             if lease.draining:
                 self.give_back(lease)
         self.fair = self._fair(groups)
-        self.stoppable = sorted(
-            (lease for lease in leases if lease.job.preemptible and not lease.draining),
-            key=lambda lease: (not lease.backfill, lease.job.priority, -lease.started_us, lease.job.id),
-        )
-        self.tenants = {lease.job.tenant for lease in self.stoppable}
-        self.most_used = max((self.usage(lease.job.tenant) for lease in self.stoppable), default=0.0)
-        self.lowest: dict[str | None, int] = {}  # priority of what may be stopped, by tenant and of all
-        for lease in self.stoppable:
-            for name in (lease.job.tenant, None):
-                self.lowest[name] = min(lease.job.priority, self.lowest.get(name, lease.job.priority))
 
     def _fair(self, groups: Iterable[Sequence[Job]]) -> dict[str, float]:
         """The share that each would have if slots could be cut: in proportion to weights, nobody more than it asks for, and what
@@ -74,15 +64,14 @@ class Shares:
         """How much more than its fair share a tenant holds, by its weight."""
         return self.weighted(name) - self.fair.get(name, 0.0) / self.weight(name)
 
-    def below(self, job: Job) -> bool:
-        """Whether its tenant has no more than its fair share with the job too."""
-        return self.over(job.tenant) + self.dominant(job, job.least) / self.weight(job.tenant) <= ROUND
+    def below(self, name: str, more: float) -> bool:
+        """Whether a tenant has no more than its fair share with so much more, too."""
+        return self.over(name) + more / self.weight(name) <= ROUND
 
-    def turn(self, job: Job) -> float:
-        """By how much less its tenant has to have used for the job to be its turn: a slice of what it asks for, or, where that is
-        far more than its fair share, of a multiple of that, which is reached in the end."""
-        asked = min(self.dominant(job, job.least), _WIDEST * self.fair.get(job.tenant, 0.0))
-        return self.policy.slice_s * asked / self.weight(job.tenant)
+    def turn(self, name: str, asked: float) -> float:
+        """By how much less a tenant has to have used for it to be its turn: a slice of what it asks for, or, where that is far
+        more than its fair share, of a multiple of that, which is reached in the end."""
+        return self.policy.slice_s * min(asked, _WIDEST * self.fair.get(name, 0.0)) / self.weight(name)
 
     def weight(self, name: str) -> float:
         tenant = self._tenants.get(name)
@@ -92,27 +81,27 @@ class Shares:
         return self._usage.get((self.pool, name), 0.0)
 
     def add(self, job: Job, count: int) -> None:
-        given = self.vector(job) * count
-        self._all[job.tenant] = self._all.get(job.tenant, 0) + given
+        given = self.vector(job)
+        self._all[job.tenant] = plus(self._all.get(job.tenant, self._nothing), given, count)
         if self.policy.tier(job) > LAST:
-            self._held[job.tenant] = self.held(job.tenant) + given
+            self._held[job.tenant] = plus(self.held(job.tenant), given, count)
             self._changed(job.tenant)
 
     def give_back(self, lease: Lease) -> None:
         """Its slots are as good as another's."""
         if self.policy.tier(lease.job) > LAST:
-            self._held[lease.job.tenant] = self.held(lease.job.tenant) - self.vector(lease.job) * lease.size
+            self._held[lease.job.tenant] = plus(self.held(lease.job.tenant), self.vector(lease.job), -lease.size)
             self._changed(lease.job.tenant)
 
     def _changed(self, name: str) -> None:
         self._share.pop(name, None)
-        self._largest = None
+        self.changes += 1
+        self.changed[name] = self.changes
 
-    def held(self, name: str) -> Grid:
-        found = self._held.get(name)
-        return np.zeros(len(self._capacity), dtype=np.int64) if found is None else found
+    def held(self, name: str) -> Vector:
+        return self._held.get(name, self._nothing)
 
-    def vector(self, job: Job) -> Grid:
+    def vector(self, job: Job) -> Vector:
         found = self._vectors.get(job.each)
         if found is None:
             found = self._vectors[job.each] = self._nodes.vector(dict(job.each))
@@ -122,60 +111,59 @@ class Shares:
         """The share of the pool that bundles are."""
         one = self._dominant.get(job.each)
         if one is None:
-            one = self._dominant[job.each] = float((self.vector(job) / self._capacity).max())
+            one = self._dominant[job.each] = self._largest(self.vector(job))
         return one * count
 
     def weighted(self, name: str, more: float = 0.0) -> float:
         share = self._share.get(name)
         if share is None:
-            share = float((self.held(name) / self._capacity).max()) if name in self._held else 0.0
-            self._share[name] = share
+            share = self._share[name] = self._largest(self.held(name))
         return (share + more) / self.weight(name)
 
-    @property
-    def largest(self) -> float:
-        """The largest weighted share of those who have something that may be stopped."""
-        if self._largest is None:
-            self._largest = max((self.weighted(name) for name in self.lowest if name is not None), default=0.0)
-        return self._largest
+    def _largest(self, given: Vector) -> float:
+        return max((one / total for one, total in zip(given, self._capacity, strict=True)), default=0.0)
 
     def within(self, job: Job) -> int:
         """How many bundles make its tenant's fair share full."""
         return int(-self.over(job.tenant) * self.weight(job.tenant) / max(self.dominant(job, 1), 1e-12) + 1e-9)
 
-    def below_quota(self, job: Job) -> bool:
-        """Whether it is so with the job too."""
+    def below_quota(self, job: Job, count: int) -> bool:
+        """Whether its tenant is so with that many bundles too."""
         quota = self._bound(job.tenant, "quota")
-        return quota is not None and bool((self.held(job.tenant) + self.vector(job) * job.least <= quota).all())
+        if quota is None:
+            return False
+        held = plus(self.held(job.tenant), self.vector(job), count)
+        return all(one <= bound for one, bound in zip(held, quota, strict=True))
 
-    def borrows(self, job: Job, less: Grid | None) -> bool:
+    def borrows(self, job: Job, less: Vector | None) -> bool:
         """Whether its tenant holds more than its quota, of a resource that the job has."""
-        quota = self._bound(job.tenant, "quota")
-        held = self.held(job.tenant) if less is None else self.held(job.tenant) - less
-        over = held > (0 if quota is None else quota)
-        return bool(over[self.vector(job) > 0].any())
+        quota = self._bound(job.tenant, "quota") or self._nothing
+        held = plus(self.held(job.tenant), less or self._nothing, -1)
+        asked = self.vector(job)
+        return any(one > bound for one, bound, has in zip(held, quota, asked, strict=True) if has > 0)
 
-    def keeps_quota(self, lease: Lease, gone: Grid | None) -> bool:
+    def keeps_quota(self, lease: Lease, gone: Vector | None) -> bool:
         """Whether a tenant has its quota without a lease too, or the lease alone is more than that."""
         quota = self._bound(lease.job.tenant, "quota")
         if quota is None:
             return True
-        given = self.vector(lease.job) * lease.size
-        left = self.held(lease.job.tenant) - given - (0 if gone is None else gone)
-        return bool((left >= quota)[given > 0].all() or (given > quota).any())
+        given = plus(self._nothing, self.vector(lease.job), lease.size)
+        left = plus(self.held(lease.job.tenant), plus(given, gone or self._nothing), -1)
+        alone = any(one > bound for one, bound in zip(given, quota, strict=True))
+        return alone or all(one >= bound for one, bound, has in zip(left, quota, given, strict=True) if has > 0)
 
     def over_limit(self, job: Job, count: int) -> str | None:
         """How far that many bundles more would go over the limit of its tenant, in words."""
-        limit = self._bound(job.tenant, "limit", absent=np.iinfo(np.int64).max)
+        limit = self._bound(job.tenant, "limit", absent=MOST)
         if limit is None:
             return None
-        after = self._all.get(job.tenant, 0) + self.vector(job) * count
-        for name, held, most in zip(self._nodes.resources, after.tolist(), limit.tolist(), strict=True):
+        after = plus(self._all.get(job.tenant, self._nothing), self.vector(job), count)
+        for name, held, most in zip(self._nodes.resources, after, limit, strict=True):
             if held > most:
                 return f"{job.tenant!r} would have {held / 10_000:g} {name}, over its limit of {most / 10_000:g}"
         return None
 
-    def _bound(self, name: str, word: str, absent: int = 0) -> Grid | None:
+    def _bound(self, name: str, word: str, absent: int = 0) -> Vector | None:
         key = (name, word)
         if key not in self._bounds:
             tenant = self._tenants.get(name)

@@ -1,0 +1,186 @@
+"""The plan skips work whose result is known: it decides what it would without that."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks._figures import Scene
+from benchmarks._jobs import decision
+from mlplat.jobs import plan as planning
+from mlplat.jobs.job import PRIORITIES, Job, Lease, Node, Pool, Tenant
+from mlplat.jobs.plan import Plan, Snapshot, plan
+from mlplat.jobs.policy import Policy
+from mlplat.jobs.rights import Rights
+from mlplat.jobs.room import Grid, Shape
+from mlplat.jobs.usage import Usage
+
+US = 1_000_000
+Compare = Callable[[Snapshot, Policy, int], Plan]
+
+
+class _Always(dict[str, int]):
+    """Whoever asks is told that it has changed just now."""
+
+    def get(self, key: str, default: object = None) -> int:
+        return 1 << 60
+
+
+class _Slow(planning._Planner):
+    """Looks at each lease, keeps nothing in mind, and puts everybody in the queue anew."""
+
+    def run(self) -> None:
+        self.shares.changed = _Always()
+        super().run()
+
+    def _fit(self, shape: Shape, *, later: bool, whole: bool) -> tuple[Grid, int]:
+        self._fits.clear()
+        return super()._fit(shape, later=later, whole=whole)
+
+    def _victims(self, job: Job, least: int, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
+        def rights() -> Rights:
+            guaranteed = self._guaranteed(job, least)
+            return Rights(
+                self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us
+            )
+
+        base = self._grid(later=True, whole=job.preemptible)
+        if self.nodes.place(base, shape, least) is not None:
+            return []
+        gone = {evict.lease.job.id for evict in self.evictions}
+        every = [lease for lease in self.stoppable.leases if lease.job.id not in gone]
+        own, later, chosen = rights(), base.copy(), []
+        for lease in every:
+            reason = own.over(lease)
+            if reason is None or not self._helps(lease, shape):
+                continue
+            own.given_up(lease)
+            chosen.append((lease, reason))
+            self.nodes.add(later, self._shape(lease.job), lease.placed, 1)
+            if self.nodes.place(later, shape, least) is not None:
+                break
+        else:
+            return None
+        own, highest = rights(), max(lease.job.priority for lease, _ in chosen)
+        for lease in every:
+            alone = base.copy()
+            self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
+            fits = lease.job.priority <= highest and self.nodes.place(alone, shape, least) is not None
+            if fits and (reason := own.over(lease)) is not None:
+                return [(lease, reason)]
+        return self._needed(least, shape, chosen, later)
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
+    def both(snapshot: Snapshot, policy: Policy, now_us: int) -> Plan:
+        found = plan(snapshot, policy, now_us=now_us)
+        with monkeypatch.context() as patched:
+            patched.setattr(planning, "_Planner", _Slow)
+            assert plan(snapshot, policy, now_us=now_us) == found
+        return found
+
+    return both
+
+
+def _pools(rng: random.Random) -> tuple[Pool, ...]:
+    def node(name: str) -> Node:
+        total = rng.choice([{"GPU": 4.0, "CPU": 16.0}, {"GPU": 8.0, "CPU": 16.0}, {"CPU": 16.0}, {"GPU": 2.0}])
+        return Node(id=name, total=total, labels=rng.choice([{}, {"site": "office"}]))
+
+    return tuple(
+        Pool(name=name, nodes=tuple(node(f"{name}{i}") for i in range(rng.randint(1, 6)))) for name in ("gpu", "old")
+    )
+
+
+def _tenant(rng: random.Random, name: str) -> Tenant:
+    quota = rng.choice(
+        [{}, {}, {"gpu": {"GPU": 2.0}}, {"gpu": {"GPU": 3.0, "CPU": 9.0}}, {"gpu": {"GPU": 4.0, "CPU": 99.0}}]
+    )
+    limit = rng.choice([{}, {}, {}, {"gpu": {"GPU": 6.0}}])
+    return Tenant(name=name, weight=rng.choice([0.5, 1.0, 2.0]), quota=quota, limit=limit)
+
+
+def _job(rng: random.Random, name: str, now_us: int) -> Job:
+    least = rng.choice([1, 1, 1, 2, 3, 4, 8])
+    return Job(
+        id=name,
+        tenant=rng.choice("abcdef"),
+        pool=rng.choice(["gpu", "gpu", "gpu", "old"]),
+        submitted_us=now_us,
+        each=rng.choice([(("GPU", 1.0),), (("GPU", 1.0),), (("CPU", 2.0), ("GPU", 1.0)), (("CPU", 1.5),)]),
+        least=least,
+        count=least + rng.choice([0, 0, 0, 2]),
+        labels=rng.choice([(), (), (), (("site", "office"),)]),
+        priority=rng.choice([*PRIORITIES.values(), 150, 200, 200]),
+        preemptible=rng.random() < 0.8,
+        min_run_s=rng.choice([0.0, 5.0, 30.0]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_in_made_up_crowds(seed: int, compare: Compare) -> None:
+    rng = random.Random(seed)
+    pools, tenants = _pools(rng), {name: _tenant(rng, name) for name in "abcde"}
+    policy, usage, now_us = Policy(slice_s=rng.choice([1.0, 20.0])), Usage(half_life_s=120.0), 0
+    leases: list[Lease] = []
+    waiting: list[Job] = []
+    for turn in range(12):
+        waiting += [_job(rng, f"j{turn:02}.{i:02}", now_us) for i in range(rng.choice([0, 2, 20]))]
+        snapshot = Snapshot(
+            pools=pools, tenants=tenants, leases=tuple(leases), waiting=tuple(waiting), usage=usage.seconds
+        )
+        found = compare(snapshot, policy, now_us)
+        begun, gone = {one.job.id for one in found.admits}, {one.lease.job.id for one in found.evictions}
+        leases = [replace(one, draining=one.draining or one.job.id in gone) for one in leases]
+        leases += [
+            Lease(job=one.job, placed=one.placed, started_us=now_us, backfill=one.backfill) for one in found.admits
+        ]
+        leases = [one for one in leases if rng.random() > (0.7 if one.draining else 0.1)]
+        waiting = [one for one in waiting if one.id not in begun]
+        now_us += rng.choice([1, 5, 20]) * US
+        usage = usage.later(now_us, found.over)
+
+
+def test_what_had_no_right_may_have_one_when_slots_changed_hands(compare: Compare) -> None:
+    gpu, both = (("GPU", 1.0),), (("CPU", 3.0), ("GPU", 1.0))
+
+    def job(name: str, tenant: str, **given: Any) -> Job:
+        return Job(id=name, tenant=tenant, pool="gpu", **{"submitted_us": 0, "each": gpu, **given})
+
+    def lease(what: Job, node: str = "n0") -> Lease:
+        return Lease(job=what, placed=((node, 1),), started_us=0)
+
+    nodes = (
+        Node(id="n0", total={"GPU": 3.0, "CPU": 8.0}),
+        Node(id="n1", total={"GPU": 1.0}, labels={"site": "office"}),
+    )
+    kept = job("kept", "b", each=(("CPU", 5.0), ("GPU", 1.0)), preemptible=False)
+    leases = [lease(job("second", "b")), lease(kept), lease(job("first", "x", each=both))]
+    leases.append(lease(job("office", "y", preemptible=False), "n1"))
+    wide = {"least": 2, "count": 2}
+    waiting = [
+        job("waits", "z", labels=(("site", "office"),)),
+        job("no", "a", **wide),
+        job("cores", "a", each=(("CPU", 1.0),), submitted_us=1),
+        job("yes", "a", preemptible=False, submitted_us=2, **wide),
+    ]
+    snapshot = Snapshot(
+        pools=[Pool(name="gpu", nodes=nodes)],
+        tenants={},
+        leases=leases,
+        waiting=waiting,
+        usage={("gpu", "x"): 9.0, ("gpu", "b"): 100.0, ("gpu", "z"): -1_000.0},
+    )
+    found = compare(snapshot, Policy(slice_s=20.0), 1_000 * US)
+    assert [(one.by.id, one.lease.job.id) for one in found.evictions] == [("cores", "first"), ("yes", "second")]
+
+
+def test_in_the_scene_of_the_benchmark(compare: Compare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(decision, "plan", lambda snapshot, policy, *, now_us: compare(snapshot, policy, now_us))
+    assert decision.time(Scene(quick=True, folder=tmp_path, say=print)).ours > 0
