@@ -150,8 +150,10 @@ class _Planner:
         self._no_room: set[tuple[object, ...]] = set()
         self._passed: set[tuple[int, str]] = set()
         self._no_right: dict[tuple[object, ...], int] = {}
+        self._fits: dict[
+            tuple[Shape, bool, bool], tuple[Grid, int]
+        ] = {}  # until slots change hands; so is what follows
         self._nothing: set[tuple[object, ...]] = set()
-        self._fits: dict[tuple[Shape, bool, bool], tuple[Grid, int]] = {}
         self._queues: dict[tuple[int, str], list[_Group]] = {}
 
     def _group(self, jobs: list[Job]) -> _Group:
@@ -233,10 +235,11 @@ class _Planner:
             self._hold(job, over)
             return False
         first = self.wanted is None
+        most = self._fit(shape, later=True, whole=job.preemptible)  # no more than that fits now
         for backfill in (False,) if first or not job.preemptible else (False, True):
             if (shape, job.least, backfill, first) in self._no_room:  # there is only less from one to the next
                 continue
-            room, fit = self._fit(shape, later=False, whole=backfill)
+            room, fit = most if most[1] < job.least else self._fit(shape, later=False, whole=backfill)
             if fit < job.least:
                 self._no_room.add((shape, job.least, backfill, first))
                 continue
@@ -276,7 +279,7 @@ class _Planner:
         self.shares.add(job, sum(count for _, count in placed))
 
     def _moved(self) -> None:
-        """What is known holds until slots change hands."""
+        """Slots changed hands: what was known of them may not be so now."""
         self._both = None
         self._fits.clear()
         self._nothing.clear()
@@ -285,7 +288,7 @@ class _Planner:
         job, first, alike = group.head, self.wanted is None, group.alike
         victims = None
         if job.least < self._no_right.get(alike, job.least + 1):
-            least = self._least(group)
+            least = self._least(group) if job.least > 1 else 1
             if least < job.least and self._victims(job, least, shape, first) is None:
                 self._no_right[alike] = least
             else:
