@@ -178,6 +178,8 @@ def test_labels_and_resources_that_no_node_has_are_said() -> None:
         "1 x {'FPGA': 1.0} fit on no nodes that 'gpu' has now",
         "1 x {'GPU': 1.0} fit on no nodes that 'gpu' has now",
     ]
+    (empty,) = planned(asked(pool(), waiting=[job("e")])).holds.values()
+    assert empty.reason == "1 x {'GPU': 1.0} fit on no nodes that 'gpu' has now"
     elsewhere = planned(asked(pool(4), waiting=[job("p", pool="tpu")]))
     assert [hold.reason for hold in elsewhere.holds.values()] == ["there is no pool 'tpu' now"]
 

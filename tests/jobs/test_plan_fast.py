@@ -17,7 +17,7 @@ from mlplat.jobs.job import PRIORITIES, Job, Lease, Node, Pool, Tenant
 from mlplat.jobs.plan import Plan, Snapshot, plan
 from mlplat.jobs.policy import Policy
 from mlplat.jobs.rights import Rights
-from mlplat.jobs.room import Grid, Shape
+from mlplat.jobs.room import MOST, Grid, Shape
 from mlplat.jobs.usage import Usage
 
 US = 1_000_000
@@ -32,7 +32,7 @@ class _Always(dict[str, int]):
 
 
 class _Slow(planning._Planner):
-    """Looks at each lease, keeps nothing in mind, and puts everybody in the queue anew."""
+    """Looks at each lease, keeps nothing in mind, tries all places, and puts everybody in the queue anew."""
 
     def run(self) -> None:
         self.shares.changed = _Always()
@@ -40,7 +40,8 @@ class _Slow(planning._Planner):
 
     def _fit(self, shape: Shape, *, later: bool, whole: bool) -> tuple[Grid, int]:
         self._fits.clear()
-        return super()._fit(shape, later=later, whole=whole)
+        room, fit = super()._fit(shape, later=later, whole=whole)
+        return room, MOST if later else fit
 
     def _victims(self, job: Job, least: int, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
         def rights() -> Rights:
@@ -147,38 +148,48 @@ def test_in_made_up_crowds(seed: int, compare: Compare) -> None:
         usage = usage.later(now_us, found.over)
 
 
+def _asks(name: str, tenant: str, **given: Any) -> Job:
+    return Job(id=name, tenant=tenant, pool="gpu", **{"submitted_us": 0, "each": (("GPU", 1.0),), **given})
+
+
+def _runs(job: Job, node: str = "n0") -> Lease:
+    return Lease(job=job, placed=((node, 1),), started_us=0)
+
+
 def test_what_had_no_right_may_have_one_when_slots_changed_hands(compare: Compare) -> None:
-    gpu, both = (("GPU", 1.0),), (("CPU", 3.0), ("GPU", 1.0))
-
-    def job(name: str, tenant: str, **given: Any) -> Job:
-        return Job(id=name, tenant=tenant, pool="gpu", **{"submitted_us": 0, "each": gpu, **given})
-
-    def lease(what: Job, node: str = "n0") -> Lease:
-        return Lease(job=what, placed=((node, 1),), started_us=0)
-
-    nodes = (
-        Node(id="n0", total={"GPU": 3.0, "CPU": 8.0}),
-        Node(id="n1", total={"GPU": 1.0}, labels={"site": "office"}),
-    )
-    kept = job("kept", "b", each=(("CPU", 5.0), ("GPU", 1.0)), preemptible=False)
-    leases = [lease(job("second", "b")), lease(kept), lease(job("first", "x", each=both))]
-    leases.append(lease(job("office", "y", preemptible=False), "n1"))
+    office = {"site": "office"}
+    nodes = (Node(id="n0", total={"GPU": 3.0, "CPU": 8.0}), Node(id="n1", total={"GPU": 1.0}, labels=office))
     wide = {"least": 2, "count": 2}
-    waiting = [
-        job("waits", "z", labels=(("site", "office"),)),
-        job("no", "a", **wide),
-        job("cores", "a", each=(("CPU", 1.0),), submitted_us=1),
-        job("yes", "a", preemptible=False, submitted_us=2, **wide),
-    ]
     snapshot = Snapshot(
         pools=[Pool(name="gpu", nodes=nodes)],
         tenants={},
-        leases=leases,
-        waiting=waiting,
+        leases=[
+            _runs(_asks("second", "b")),
+            _runs(_asks("kept", "b", each=(("CPU", 5.0), ("GPU", 1.0)), preemptible=False)),
+            _runs(_asks("first", "x", each=(("CPU", 3.0), ("GPU", 1.0)))),
+            _runs(_asks("office", "y", preemptible=False), "n1"),
+        ],
+        waiting=[
+            _asks("waits", "z", labels=tuple(office.items())),
+            _asks("no", "a", **wide),
+            _asks("cores", "a", each=(("CPU", 1.0),), submitted_us=1),
+            _asks("yes", "a", preemptible=False, submitted_us=2, **wide),
+        ],
         usage={("gpu", "x"): 9.0, ("gpu", "b"): 100.0, ("gpu", "z"): -1_000.0},
     )
     found = compare(snapshot, Policy(slice_s=20.0), 1_000 * US)
     assert [(one.by.id, one.lease.job.id) for one in found.evictions] == [("cores", "first"), ("yes", "second")]
+
+
+def test_who_got_slots_out_of_turn_queues_behind_who_has_none(compare: Compare) -> None:
+    first = _asks("first", "a", priority=PRIORITIES["production"])
+    snapshot = Snapshot(
+        pools=[Pool(name="gpu", nodes=(Node(id="n0", total={"GPU": 2.0}),))],
+        tenants={},
+        leases=[],
+        waiting=[first, _asks("third", "a"), _asks("second", "b", submitted_us=1)],
+    )
+    assert [one.job.id for one in compare(snapshot, Policy(), 0).admits] == ["first", "second"]
 
 
 def test_in_the_scene_of_the_benchmark(compare: Compare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
