@@ -21,7 +21,7 @@ Placed = tuple[tuple[str, int], ...]
 
 
 def plus(one: Vector, other: Vector, times: int = 1) -> Vector:
-    return tuple(a + b * times for a, b in zip(one, other, strict=True))
+    return tuple([a + b * times for a, b in zip(one, other, strict=True)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import truediv
 
 from mlplat.jobs.job import Job, Lease, Pool, Tenant
 from mlplat.jobs.policy import LAST, Policy
@@ -36,7 +37,7 @@ class Shares:
         self._bounds: dict[tuple[str, str], Vector | None] = {}
         self._share: dict[str, float] = {}
         self.changes = 0
-        self.changed: dict[str, int] = {}  # which of the changes was the last of what a tenant holds
+        self.changed: dict[str, int] = {}  # which of the changes was the last of what a tenant holds, the last one last
         self._all: dict[str, Vector] = {}  # idle work too, and what is being given back
         self._dominant: dict[tuple[tuple[str, float], ...], float] = {}
         self._vectors: dict[tuple[tuple[str, float], ...], Vector] = {}
@@ -96,6 +97,7 @@ class Shares:
     def _changed(self, name: str) -> None:
         self._share.pop(name, None)
         self.changes += 1
+        self.changed.pop(name, None)
         self.changed[name] = self.changes
 
     def held(self, name: str) -> Vector:
@@ -121,7 +123,7 @@ class Shares:
         return (share + more) / self.weight(name)
 
     def _largest(self, given: Vector) -> float:
-        return max((one / total for one, total in zip(given, self._capacity, strict=True)), default=0.0)
+        return max(map(truediv, given, self._capacity), default=0.0)
 
     def within(self, job: Job) -> int:
         """How many bundles make its tenant's fair share full."""

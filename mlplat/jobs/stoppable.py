@@ -51,8 +51,10 @@ class Stoppable:
         holds with it."""
         shares = self._shares
         if shares.changes > self._seen:
-            for name, at in shares.changed.items():
-                if at > self._seen and (row := self.tenants.get(name)) is not None:
+            for name, at in reversed(shares.changed.items()):
+                if at <= self._seen:
+                    break
+                if (row := self.tenants.get(name)) is not None:
                     self._weighted[row], self._over[row] = shares.weighted(name), shares.over(name)
             self._seen = shares.changes
         return self._weighted[self.tenant] - self._gives, self._over[self.tenant]
