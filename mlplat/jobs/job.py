@@ -19,7 +19,8 @@ class Tenant:
     """Who shares: a person, a team, a project.
 
     Where all want more than there is, tenants get shares of each pool in proportion to their weights. `quota` is what a tenant
-    gets before anybody gets more than theirs, by pool; `limit` is what it never exceeds, by pool (default: the pool).
+    gets before anybody gets more than theirs, by pool: {"default": {"GPU": 4}} counts for what asks for a GPU, whatever else
+    that has. `limit` is what it never exceeds, by pool (default: the pool).
     """
 
     name: str

@@ -35,6 +35,7 @@ class Shares:
         self._nothing = (0,) * len(self._capacity)
         self._held: dict[str, Vector] = {}
         self._bounds: dict[tuple[str, str], Vector | None] = {}
+        self._quotas: dict[tuple[str, tuple[tuple[str, float], ...]], tuple[tuple[int, int, int], ...]] = {}
         self._share: dict[str, float] = {}
         self.changes = 0
         self.changed: dict[str, int] = {}  # which of the changes was the last of what a tenant holds, the last one last
@@ -130,29 +131,32 @@ class Shares:
         return int(-self.over(job.tenant) * self.weight(job.tenant) / max(self.dominant(job, 1), 1e-12) + 1e-9)
 
     def below_quota(self, job: Job, count: int) -> bool:
-        """Whether its tenant is so with that many bundles too."""
-        quota = self._bound(job.tenant, "quota")
-        if quota is None:
-            return False
-        held = plus(self.held(job.tenant), self.vector(job), count)
-        return all(one <= bound for one, bound in zip(held, quota, strict=True))
+        """Whether its tenant is so with that many bundles too. A quota counts for what names one of its resources, and for these
+        alone."""
+        quota = self._quota(job)
+        return bool(quota) and all(self.held(job.tenant)[at] + has * count <= bound for at, bound, has in quota)
 
     def borrows(self, job: Job, less: Vector | None) -> bool:
-        """Whether its tenant holds more than its quota, of a resource that the job has."""
-        quota = self._bound(job.tenant, "quota") or self._nothing
-        held = plus(self.held(job.tenant), less or self._nothing, -1)
-        asked = self.vector(job)
-        return any(one > bound for one, bound, has in zip(held, quota, asked, strict=True) if has > 0)
+        """Whether its tenant holds more than its quota, of a resource that the job has, or has none for it."""
+        quota, held, gone = self._quota(job), self.held(job.tenant), less or self._nothing
+        return not quota or any(held[at] - gone[at] > bound for at, bound, _ in quota)
 
     def keeps_quota(self, lease: Lease, gone: Vector | None) -> bool:
         """Whether a tenant has its quota without a lease too, or the lease alone is more than that."""
-        quota = self._bound(lease.job.tenant, "quota")
-        if quota is None:
-            return True
-        given = plus(self._nothing, self.vector(lease.job), lease.size)
-        left = plus(self.held(lease.job.tenant), plus(given, gone or self._nothing), -1)
-        alone = any(one > bound for one, bound in zip(given, quota, strict=True))
-        return alone or all(one >= bound for one, bound, has in zip(left, quota, given, strict=True) if has > 0)
+        quota, held, size = self._quota(lease.job), self.held(lease.job.tenant), lease.size
+        left = plus(held, gone or self._nothing, -1)
+        alone = any(has * size > bound for _, bound, has in quota)
+        return alone or all(left[at] - has * size >= bound for at, bound, has in quota)
+
+    def _quota(self, job: Job) -> tuple[tuple[int, int, int], ...]:
+        """Of each resource of the job for which its tenant has a quota: its place, that, and what a bundle has of it."""
+        key = (job.tenant, job.each)
+        found = self._quotas.get(key)
+        if found is None:
+            bounds = self._bound(job.tenant, "quota", absent=-1) or ()
+            both = enumerate(zip(bounds, self.vector(job), strict=False))
+            found = self._quotas[key] = tuple((at, bound, has) for at, (bound, has) in both if has > 0 and bound >= 0)
+        return found
 
     def over_limit(self, job: Job, count: int) -> str | None:
         """How far that many bundles more would go over the limit of its tenant, in words."""
@@ -165,7 +169,7 @@ class Shares:
                 return f"{job.tenant!r} would have {held / 10_000:g} {name}, over its limit of {most / 10_000:g}"
         return None
 
-    def _bound(self, name: str, word: str, absent: int = 0) -> Vector | None:
+    def _bound(self, name: str, word: str, absent: int) -> Vector | None:
         key = (name, word)
         if key not in self._bounds:
             tenant = self._tenants.get(name)

@@ -57,7 +57,7 @@ def test_what_is_submitted_is_there_in_its_order_and_once(ledger: JobLedger) -> 
     ledger.submit([second, record("c")])
     assert ledger.records() == [first, second, record("c")]
     assert ledger.record("b") == first
-    with pytest.raises(NotFound, match="no job 'bb'.*Did you mean 'b'"):
+    with pytest.raises(NotFound, match=r"no job 'bb'\..*Did you mean 'b'"):
         ledger.record("bb")
 
 

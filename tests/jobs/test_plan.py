@@ -82,6 +82,23 @@ def test_a_quota_comes_before_fairness_and_a_limit_holds_in_an_empty_pool() -> N
     assert hold.reason == "'a' would have 4 GPU, over its limit of 3"
 
 
+def test_a_quota_counts_for_what_has_its_resource_whatever_else_that_has() -> None:
+    both = Pool(name="gpu", nodes=(Node(id="n0", total={"GPU": 2.0, "CPU": 8.0}),))
+    each = (("CPU", 4.0), ("GPU", 1.0))
+    waiting = [job(f"{name}{i}", name, each=each) for name in ("a", "b") for i in range(2)]
+    guaranteed = [Tenant(name="b", quota={"gpu": {"GPU": 2}})]
+    assert admitted(planned(asked(both, waiting=waiting, tenants=guaranteed))) == ["b0", "b1"]
+    running = [lease(one, 999) for one in waiting[:2]]
+    assert sorted(evicted(planned(asked(both, leases=running, waiting=waiting[2:], tenants=guaranteed)))) == [
+        "a0",
+        "a1",
+    ]
+    theirs = [lease(one, 999) for one in waiting[2:]]
+    assert evicted(planned(asked(both, leases=theirs, waiting=waiting[:2], tenants=guaranteed))) == []
+    cores = job("cores", "b", each=(("CPU", 4.0),))  # no quota is for these
+    assert evicted(planned(asked(both, leases=running, waiting=[cores], tenants=guaranteed))) == []
+
+
 def test_production_takes_slots_at_once_from_the_lowest_and_youngest_and_no_more_than_it_needs() -> None:
     leases = [
         lease(job("normal", "b"), 999),
