@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks._figures import Measure, main
-from benchmarks._jobs import decision, simulated
+from benchmarks._jobs import decision, real, simulated
 
 MEASURES = (
     Measure(
@@ -24,6 +24,15 @@ MEASURES = (
         run=simulated.shared,
     ),
     Measure(
+        key="jain_real",
+        measure="the same on a local cluster, two minutes of short jobs",
+        unit="index",
+        reference_name=None,
+        bound=0.97,
+        at="least",
+        run=real.shared,
+    ),
+    Measure(
         key="off_share",
         measure="longest time that a tenant is more than a slot off its share, in minimum run times",
         unit="times",
@@ -40,12 +49,37 @@ MEASURES = (
         run=simulated.idle,
     ),
     Measure(
+        key="production_start_s",
+        measure="a production job on a full cluster, from submission to slots, the slowest of all",
+        unit="s",
+        reference_name=None,
+        bound=1.5,
+        run=real.production,
+    ),
+    Measure(
         key="flood_gain",
         measure="service of a tenant with 1,000 jobs",
         unit="slot-seconds",
         reference_name="one with 10 that fill the same slots",
         bound=1.05,
         run=simulated.flood,
+    ),
+    Measure(
+        key="resume_lost",
+        measure="steps done twice by a training that gives way five times",
+        unit="steps",
+        reference_name=None,
+        bound=0.0,
+        run=real.resumed,
+    ),
+    Measure(
+        key="submit_rate",
+        measure="jobs submitted and recorded, each durable when its call returns",
+        unit="1/s",
+        reference_name="bare inserts into the same database",
+        bound=0.5,
+        at="least",
+        run=real.submitted,
     ),
 )
 

@@ -149,12 +149,19 @@ class Platform(Endpoints):
     @cached_property
     def jobs(self) -> Jobs:
         """The queue for the cluster's machines, and who gets what of them."""
+        from mlplat._ray.session import Session
         from mlplat.jobs._ray.attached import Attached
         from mlplat.jobs.ledger import JobLedger
 
+        def cluster(start: bool) -> Attached | None:
+            joins = Session.joins(self._settings.ray, home=self.home, env=self._env)
+            if self._session is None and not start and not joins:
+                return None
+            return Attached(self.session, SecretStr(self.metadata_url), self.home)
+
         jobs = Jobs(
             lambda: JobLedger(self.metadata_url, self.home / "locks" / "jobs"),
-            lambda: Attached(self.session, SecretStr(self.metadata_url), self.home),
+            cluster,
             tenant=self._settings.tenant,
             clock=self._clock,
         )

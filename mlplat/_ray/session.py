@@ -72,6 +72,14 @@ class Session:
         session._remember(shared=False)
         return session
 
+    @staticmethod
+    def joins(address: str | None, *, home: Path, env: Environment) -> bool:
+        """Whether `start` would join a cluster, and start none."""
+        if address or "RAY_ADDRESS" in env.variables or _connected():
+            return True
+        cluster = record.read_cluster(home)
+        return cluster is not None and cluster.shared
+
     @classmethod
     def _of_process(cls, home: Path, *, owned: bool, connected: bool) -> Session:
         import ray
@@ -154,6 +162,11 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _connected() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _stop_serve() -> None:

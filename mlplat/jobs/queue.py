@@ -43,10 +43,17 @@ class Jobs:
     """Use it through `platform.jobs`. Times are UTC."""
 
     def __init__(
-        self, ledger: Callable[[], JobLedger], cluster: Callable[[], Cluster], *, tenant: str, clock: Clock
+        self,
+        ledger: Callable[[], JobLedger],
+        cluster: Callable[[bool], Cluster | None],
+        *,
+        tenant: str,
+        clock: Clock,
     ) -> None:
-        self._open_ledger, self._cluster, self.tenant, self._clock = ledger, cluster, tenant, clock
+        """`cluster` gives None where none runs, unless it is told to start one."""
+        self._open_ledger, self._find_cluster, self.tenant, self._clock = ledger, cluster, tenant, clock
         self._opened: JobLedger | None = None
+        self._found: Cluster | None = None
 
     def submit(
         self,
@@ -55,6 +62,7 @@ class Jobs:
         compute: str | Mapping[str, Any] = "cpu:1",
         folder: str | Path | None = None,
         env: Mapping[str, Any] | None = None,
+        start: bool = True,
         **options: Unpack[Options],
     ) -> str:
         """Have the cluster run a command, once on each worker of `compute`; the job's id comes back at once. It is recorded, and
@@ -63,14 +71,15 @@ class Jobs:
         `folder` is where it runs (default: this one), `env` has "packages" (as pip takes them), an "image", and "variables". A
         worker finds MLPLAT_RANK, MLPLAT_WORLD_SIZE and MLPLAT_HOME in its environment. When others are to have its slots it gets
         SIGTERM, and SIGKILL after `Rules.grace_s` seconds; if it ended by the signal, or ever with exit code 75, it is queued
-        again. Raises `InvalidInput`, and `Refused` for what can never run here.
+        again. Where no cluster runs for this home one is started for as long as this process lives, or, without `start`, the job
+        waits for the next. Raises `InvalidInput`, and `Refused` for what can never run here.
         """
         demand = _demand(compute)
         if isinstance(command, str) or not command:
             raise InvalidInput("command: give a list, as in ['python', 'script.py']")
         name = options.setdefault("name", Path(command[0]).name)
         record = Record(job=self._job(demand, options), name=name, command=_command(command, folder, env or {}))
-        self._queue(self._cluster(), record, demand)
+        self._queue(self._cluster() if start else self._running(), record, demand)
         return record.job.id
 
     def run(
@@ -194,9 +203,23 @@ class Jobs:
             self._opened = self._open_ledger()
         return self._opened
 
+    def _running(self) -> Cluster | None:
+        """The cluster, if one runs."""
+        if self._found is None:
+            self._found = self._find_cluster(False)
+        return self._found
+
+    def _cluster(self) -> Cluster:
+        """The cluster; one is started if none runs."""
+        if self._found is None:
+            self._found = self._find_cluster(True)
+        assert self._found is not None
+        return self._found
+
     def _ask(self, request: Request) -> None:
         self._ledger.request(request)
-        self._cluster().look()
+        if (cluster := self._running()) is not None:
+            cluster.look()
 
     def _attach(self, compute: str | Mapping[str, Any] | Demand, options: Options) -> tuple[Cluster, str]:
         """A job of this process."""
@@ -205,10 +228,12 @@ class Jobs:
         self._queue(cluster, record, demand)
         return cluster, record.job.id
 
-    def _queue(self, cluster: Cluster, record: Record, demand: Demand) -> None:
-        demands.check(demand, cluster.total())
+    def _queue(self, cluster: Cluster | None, record: Record, demand: Demand) -> None:
+        if cluster is not None:
+            demands.check(demand, cluster.total())
         self._ledger.submit([record])
-        cluster.look()
+        if cluster is not None:
+            cluster.look()
 
     def _job(self, demand: Demand, options: Options) -> Job:
         pools, pool = self._ledger.rules().pools, options.get("pool", POOL)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,6 +15,7 @@ from pydantic import SecretStr
 from ray.exceptions import RayActorError, RayError
 
 from mlplat._ray.session import Session
+from mlplat.clock import SystemClock
 from mlplat.errors import Unavailable
 from mlplat.jobs._ray.controller import LISTEN_S, controller
 from mlplat.jobs._ray.world import driver_name
@@ -20,6 +24,8 @@ from mlplat.jobs.record import Report
 
 ANSWER_S = 60.0
 """A controller that died is started again within seconds."""
+TOTAL_S = 5.0
+"""What the cluster has in all is asked for so often."""
 
 
 class Attached:
@@ -29,16 +35,28 @@ class Attached:
         self._session, self._url, self._home = session, url, home
         self._lock = Lock()
         self._actor: Any = None
+        self._clock = SystemClock()
+        self._total: Mapping[str, float] = {}
+        self._total_s = -math.inf
 
     @property
     def driver(self) -> str:
         return driver_name(ray.get_runtime_context().get_job_id())
 
     def total(self) -> Mapping[str, float]:
-        return self._session.total()
+        if (now_s := self._clock.elapsed_s()) - self._total_s > TOTAL_S:
+            self._total, self._total_s = self._session.total(), now_s
+        return self._total
 
     def look(self) -> None:
-        self._call(lambda actor: actor.look.remote())
+        """Does not wait: what is to be seen is in the ledger, and a controller that was just started sees it anyway."""
+        self._found().look.remote().future().add_done_callback(self._looked)
+
+    def _looked(self, done: Future[None]) -> None:
+        if isinstance(done.exception(), RayActorError):
+            self._actor = None
+            with suppress(RayError):  # the cluster ends
+                self._found()
 
     def standing(self, job_id: str, known: Standing | None) -> Standing | None:
         found: Standing | None = self._call(lambda actor: actor.standing.remote(job_id, known))
@@ -50,14 +68,16 @@ class Attached:
     def trouble(self) -> str:
         return str(self._call(lambda actor: actor.trouble.remote()))
 
+    def _found(self) -> Any:
+        with self._lock:
+            if self._actor is None:
+                self._actor = controller(self._url, self._home)
+            return self._actor
+
     def _call(self, ask: Callable[[Any], Any]) -> Any:
         for last in (False, True):
-            with self._lock:
-                if self._actor is None:
-                    self._actor = controller(self._url, self._home)
-                actor = self._actor
             try:
-                return ray.get(ask(actor), timeout=ANSWER_S + LISTEN_S)
+                return ray.get(ask(self._found()), timeout=ANSWER_S + LISTEN_S)
             except RayActorError:  # it had nothing to do for a while, and ended
                 self._actor = None
                 if last:
