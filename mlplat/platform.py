@@ -153,7 +153,7 @@ class Platform(Endpoints):
         from mlplat.jobs._ray.attached import Attached
         from mlplat.jobs.ledger import JobLedger
 
-        def cluster(start: bool) -> Attached | None:
+        def cluster(*, start: bool) -> Attached | None:
             joins = Session.joins(self._settings.ray, home=self.home, env=self._env)
             if self._session is None and not start and not joins:
                 return None

@@ -5,21 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import orjson
 import typer
 
-from mlplat.cli import report, script
+from mlplat.cli import jobs, report, script
+from mlplat.cli.opened import Home, Json, opened, say_json
 from mlplat.clock import SystemClock
 from mlplat.config import environment, load
 from mlplat.errors import InvalidInput, MlplatError, NotFound, NotYetAvailable, Refused
-
-if TYPE_CHECKING:
-    from mlplat.platform import Platform
 
 INPUT_ERRORS = (InvalidInput, NotFound, Refused, NotYetAvailable)
 INTERRUPTED = 130
@@ -34,11 +29,10 @@ app = typer.Typer(
 
 token = typer.Typer(help="The tokens of an endpoint's callers.", no_args_is_help=True)
 app.add_typer(token, name="token")
+app.add_typer(jobs.app, name="jobs")
 
-Home = Annotated[str | None, typer.Option(help="The home (default: MLPLAT_HOME, or .mlplat).", show_default=False)]
 Model = Annotated[str, typer.Argument(help="A name, which stands for its gold version, or NAME@VERSION.")]
 Endpoint = Annotated[str, typer.Argument(metavar="NAME", help="The name that is, or will be, served.")]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, for programs.")]
 
 
 @app.command(
@@ -58,17 +52,17 @@ def run(
     code = script.run(script.command(target, context.args), {**variables, "MLPLAT_HOME": settings.home})
     if json:
         seconds = round(clock.elapsed_s() - started_s, 3)
-        _say_json({"script": target, "home": str(settings.home_path), "exit_code": code, "seconds": seconds})
+        say_json({"script": target, "home": str(settings.home_path), "exit_code": code, "seconds": seconds})
     raise typer.Exit(code)
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Show what a home holds: models, endpoints, the cluster that runs for it, the last decisions. Starts nothing."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         found = platform.status()
     if json:
-        _say_json(found)
+        say_json(found)
         return
     for line in report.lines(found):
         typer.secho(line, bold=bool(line) and not line.startswith(" "))  # plain where the output is no terminal
@@ -79,10 +73,10 @@ def models(
     name: Annotated[str, typer.Argument(help="The name of the models.")], home: Home = None, json: Json = False
 ) -> None:
     """List the versions of a model with their metrics, best first, and when each was gold, and why."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         board, periods = platform.leaderboard(name), platform.gold_history(name)
     if json:
-        _say_json({"versions": board.to_dicts(), "gold": [asdict(period) for period in periods]})
+        say_json({"versions": board.to_dicts(), "gold": [asdict(period) for period in periods]})
         return
     for line in report.models(board.to_dicts(), periods):
         typer.echo(line)
@@ -91,10 +85,10 @@ def models(
 @app.command()
 def lineage(model: Model, home: Home = None, json: Json = False) -> None:
     """Show what a model was made of: data, features, code, settings, packages, and what was decided about it."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         found = platform.lineage(model)
     if json:
-        _say_json(found.to_json())
+        say_json(found.to_json())
     else:
         typer.echo(str(found))
 
@@ -107,11 +101,11 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a model as an ONNX file, for programs that answer without mlplat."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         version = platform.version(model)
         path = platform.export(version, file)
     if json:
-        _say_json({"model": version.name, "version": version.version, "digest": version.digest, "path": str(path)})
+        say_json({"model": version.name, "version": version.version, "digest": version.digest, "path": str(path)})
     else:
         typer.echo(f"{version.name}@{version.version} is in {path}")
 
@@ -133,10 +127,10 @@ def predict(
     json: Json = False,
 ) -> None:
     """Predict for every row of INPUT, and write the answers as Parquet, wholly or not at all."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         done = platform.predict(model, data, to=to, time=time, compute=compute)
     if json:
-        _say_json(asdict(done))
+        say_json(asdict(done))
     else:
         typer.echo(f"{done.rows:,} rows answered by {done.model}@{done.version} are in {done.to}")
 
@@ -144,12 +138,10 @@ def predict(
 @app.command()
 def reproduce(model: Model, home: Home = None, json: Json = False) -> None:
     """Train a model again from its record and compare the weights. 0 if they are the same to the bit, else 1."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         found = platform.reproduce(model)
     if json:
-        _say_json(
-            {"same": found.same, "difference": found.difference, "changed": found.changed, "run_id": found.run_id}
-        )
+        say_json({"same": found.same, "difference": found.difference, "changed": found.changed, "run_id": found.run_id})
     else:
         typer.echo(str(found))
     raise typer.Exit(0 if found.same else 1)
@@ -166,7 +158,7 @@ def advance(
     Its cluster must be one that this process can join: MLPLAT_RAY, or that of a script that stays by platform.keep().
     """
     ended: list[int] = []
-    with _opened(home) as platform, platform.advancing(name, every=every, say=typer.echo) as loop:
+    with opened(home) as platform, platform.advancing(name, every=every, say=typer.echo) as loop:
         for number in (signal.SIGINT, signal.SIGTERM):  # not before: Ray takes SIGTERM as it is joined
             signal.signal(number, lambda received, _: ended.append(received))
         typer.echo(f"asking every {every}")
@@ -183,10 +175,10 @@ def create_token(
     json: Json = False,
 ) -> None:
     """Make a token and print it, this once. From the first on the endpoint asks its callers for one."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         made = platform.create_token(name, expires=expires)
     if json:
-        _say_json({"name": name, "id": made.partition(".")[0], "token": made})
+        say_json({"name": name, "id": made.partition(".")[0], "token": made})
     else:
         typer.echo(made)
 
@@ -199,10 +191,10 @@ def revoke_token(
     json: Json = False,
 ) -> None:
     """Let a token open nothing any more."""
-    with _opened(home) as platform:
+    with opened(home) as platform:
         platform.revoke_token(name, id)
     if json:
-        _say_json({"name": name, "id": id.partition(".")[0]})
+        say_json({"name": name, "id": id.partition(".")[0]})
     else:
         typer.echo(f"{id.partition('.')[0]} of {name} is revoked")
 
@@ -211,10 +203,10 @@ def revoke_token(
 def list_tokens(name: Endpoint, home: Home = None, json: Json = False) -> None:
     """List the tokens of an endpoint by their ids, oldest first."""
     now_us = SystemClock().now_us()
-    with _opened(home) as platform:
+    with opened(home) as platform:
         found = platform.tokens(name)
     if json:
-        _say_json(
+        say_json(
             [
                 {
                     "id": one.id,
@@ -230,18 +222,6 @@ def list_tokens(name: Endpoint, home: Home = None, json: Json = False) -> None:
         typer.echo(line)
 
 
-@contextmanager
-def _opened(home: str | None) -> Iterator[Platform]:
-    """A home that is there."""
-    settings = load(home=home)
-    if not settings.home_path.is_dir():
-        raise NotFound(f"There is no home at {settings.home_path}. Name one with --home or MLPLAT_HOME.")
-    from mlplat.platform import connect
-
-    with connect(settings.home) as platform:
-        yield platform
-
-
 def main() -> None:
     """The entry point. A user's mistake is one message on stderr, never a traceback."""
     try:
@@ -251,10 +231,6 @@ def main() -> None:
         sys.exit(2 if isinstance(error, INPUT_ERRORS) else 1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def _say_json(value: object) -> None:
-    typer.echo(orjson.dumps(value).decode())
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 from mlplat.clock import US_PER_S, Clock
@@ -39,18 +39,22 @@ class Options(TypedDict, total=False):
     min_run_s: float
 
 
+class FindCluster(Protocol):
+    def __call__(self, *, start: bool) -> Cluster | None:
+        """The cluster that the queue runs on. None where none runs, unless one is to be started."""
+
+
 class Jobs:
     """Use it through `platform.jobs`. Times are UTC."""
 
     def __init__(
         self,
         ledger: Callable[[], JobLedger],
-        cluster: Callable[[bool], Cluster | None],
+        cluster: FindCluster,
         *,
         tenant: str,
         clock: Clock,
     ) -> None:
-        """`cluster` gives None where none runs, unless it is told to start one."""
         self._open_ledger, self._find_cluster, self.tenant, self._clock = ledger, cluster, tenant, clock
         self._opened: JobLedger | None = None
         self._found: Cluster | None = None
@@ -206,13 +210,13 @@ class Jobs:
     def _running(self) -> Cluster | None:
         """The cluster, if one runs."""
         if self._found is None:
-            self._found = self._find_cluster(False)
+            self._found = self._find_cluster(start=False)
         return self._found
 
     def _cluster(self) -> Cluster:
         """The cluster; one is started if none runs."""
         if self._found is None:
-            self._found = self._find_cluster(True)
+            self._found = self._find_cluster(start=True)
         assert self._found is not None
         return self._found
 

@@ -1,0 +1,223 @@
+"""`mlplat jobs`: the queue for the machines of a cluster."""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlplat.cli.opened import Home, Json, opened, say_json
+from mlplat.clock import US_PER_S, SystemClock
+from mlplat.errors import InvalidInput
+from mlplat.features.definitions import duration_us
+from mlplat.jobs.job import Tenant
+from mlplat.jobs.rules import POOL
+
+app = typer.Typer(help="The queue for the machines of a cluster, and who gets what of them.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+Priority = Annotated[str, typer.Option(help="production, normal, explore or idle.")]
+PoolName = Annotated[str, typer.Option("--pool", help="Which machines.")]
+Each = list[str] | None
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND...", help="What to run, as in: python train.py --lr 1e-3")
+    ],
+    compute: Annotated[str, typer.Option(help='What it needs, as in "gpu:1"; or JSON, as in {"FPGA": 1}.')] = "cpu:1",
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="the command")] = None,
+    priority: Priority = "normal",
+    tenant: Annotated[str | None, typer.Option(help="For whom.", show_default="MLPLAT_TENANT, or default")] = None,
+    pool: PoolName = POOL,
+    package: Annotated[Each, typer.Option(help="A package that it needs, as pip takes it. May be repeated.")] = None,
+    variable: Annotated[Each, typer.Option(metavar="NAME=VALUE", help="Of its environment. May be repeated.")] = None,
+    image: Annotated[str | None, typer.Option(help="The container image that it runs in.")] = None,
+    keeps: Annotated[
+        bool, typer.Option("--keeps", help="It keeps its slots until it ends, whoever else waits.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when it has ended, with 0 if it ended well.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Queue COMMAND, to be run here (in this folder) on the cluster, and print the job's id.
+
+    It is recorded in the home: where no cluster runs for that now, the next one takes it.
+    """
+    with opened(home, tenant=tenant) as platform:
+        jobs = platform.jobs
+        job_id = jobs.submit(
+            command,
+            compute=jsons.loads(compute) if compute.startswith("{") else compute,
+            env={"packages": package or [], "image": image, "variables": dict(map(_pair, variable or []))},
+            start=False,
+            priority=priority,
+            pool=pool,
+            preemptible=not keeps,
+            name=name or Path(command[0]).name,
+        )
+        found = jobs.wait(job_id) if wait else jobs.get(job_id)
+    if json:
+        say_json(found)
+    else:
+        typer.echo(job_id if not wait else f"{job_id} {found['state']}{_because(found)}")
+    if wait and found["state"] != "done":
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_jobs(
+    ended: Annotated[int, typer.Option(help="How many that have ended to show.")] = 10,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """List the jobs: who waits, and for what; who runs; and the last that have ended."""
+    with opened(home) as platform:
+        found = platform.jobs.list(ended=ended).to_dicts()
+    if json:
+        say_json(found)
+        return
+    for row in found:
+        asked = f"{row['tenant']:10} {row['priority']:10} {row['compute']:12}"
+        typer.echo(f"{row['id']}  {row['state']:9} {asked} {row['name']}{_because(row)}")
+
+
+@app.command()
+def show(job: JobId, home: Home = None, json: Json = False) -> None:
+    """Show all that is known of a job: why it waits, or how it ended."""
+    with opened(home) as platform:
+        found = platform.jobs.get(job)
+    if json:
+        say_json(found)
+        return
+    for name, value in found.items():
+        if value not in (None, ""):
+            typer.echo(f"{name:10} {value}")
+
+
+@app.command()
+def logs(job: JobId, home: Home = None) -> None:
+    """Print what a job's command has printed, of all its leases and workers on this machine."""
+    with opened(home) as platform:
+        platform.jobs.get(job)
+        files = sorted((platform.home / "jobs" / job).glob("*.log"), key=_order)
+    for file in files:
+        if len(files) > 1:
+            typer.echo(f"== lease {file.name.split('.')[0]}, worker {file.name.split('.')[1]}")
+        with file.open(errors="replace") as lines:
+            sys.stdout.writelines(lines)
+
+
+@app.command()
+def cancel(job: JobId, home: Home = None) -> None:
+    """Have a job end: one that runs is asked to stop first."""
+    with opened(home) as platform:
+        platform.jobs.cancel(job)
+
+
+@app.command()
+def reprioritise(
+    job: JobId, priority: Annotated[str, typer.Argument(help="production, normal, explore or idle.")], home: Home = None
+) -> None:
+    """Give a job another priority."""
+    with opened(home) as platform:
+        platform.jobs.reprioritise(job, priority)
+
+
+@app.command()
+def tenant(
+    name: Annotated[str, typer.Argument(help="A person, a team, a project.")],
+    weight: Annotated[float, typer.Option(help="Of its share, beside those of others.")] = 1.0,
+    quota: Annotated[
+        Each, typer.Option(metavar="RESOURCE=AMOUNT", help="What it gets before others get more than theirs.")
+    ] = None,
+    limit: Annotated[Each, typer.Option(metavar="RESOURCE=AMOUNT", help="What it never exceeds.")] = None,
+    pool: PoolName = POOL,
+    home: Home = None,
+) -> None:
+    """Set what a tenant gets of a pool. What it was before is replaced; its other pools stay."""
+    with opened(home) as platform:
+        before = platform.jobs.rules().tenants.get(name, Tenant(name=name))
+        platform.jobs.set_tenant(
+            replace(
+                before,
+                weight=weight,
+                quota={**before.quota, pool: _amounts(quota)},
+                limit={**before.limit, pool: _amounts(limit)},
+            )
+        )
+
+
+@app.command()
+def rules(
+    grace: Annotated[str | None, typer.Option(help="How long a job may take to stop, as in 30s.")] = None,
+    half_life: Annotated[
+        str | None, typer.Option(help="In which half of what was used is forgotten, as in 4h.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show who shares, what is shared, and how; or change it."""
+    with opened(home) as platform:
+        found = platform.jobs.rules()
+        if grace is not None:
+            found = replace(found, grace_s=duration_us(grace) / US_PER_S)
+        if half_life is not None:
+            found = replace(found, half_life_s=duration_us(half_life) / US_PER_S)
+        if (grace, half_life) != (None, None):
+            platform.jobs.set_rules(found)
+    said = {**found.to_json(), "tenants": {one.name: _said(one) for one in found.tenants.values()}}
+    if json:
+        say_json(said)
+    else:
+        typer.echo(jsons.dumps(said, indent=2))
+
+
+@app.command()
+def usage(
+    since: Annotated[str | None, typer.Option(help="Of the last, as in 7d.", show_default="of all time")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show how many hours of each resource tenants have had."""
+    now_us = SystemClock().now_us()
+    from_ = None if since is None else datetime.fromtimestamp((now_us - duration_us(since)) / US_PER_S, tz=UTC)
+    with opened(home) as platform:
+        found = platform.jobs.usage(since=from_).to_dicts()
+    if json:
+        say_json(found)
+        return
+    for row in found:
+        typer.echo(f"{row['tenant']:16} {row['resource']:10} {row['hours']:12.2f} h")
+
+
+def _said(tenant: Tenant) -> dict[str, Any]:
+    return {"weight": tenant.weight, "quota": tenant.quota, "limit": tenant.limit}
+
+
+def _because(row: dict[str, Any]) -> str:
+    return f": {row['reason']}" if row["reason"] else ""
+
+
+def _order(path: Path) -> list[int]:
+    return [int(part) for part in path.name.split(".")[:2]]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InvalidInput(f"{text!r}: write NAME=VALUE")
+    return name, value
+
+
+def _amounts(texts: Each) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in map(_pair, texts or [])}
+    except ValueError:
+        raise InvalidInput(f"{', '.join(texts or [])}: write RESOURCE=AMOUNT, as in GPU=4") from None
