@@ -22,11 +22,7 @@ from benchmarks._training.made import HELD_OUT_ROWS, training_set
 from benchmarks._training.steps import FLIGHTS
 from mlplat._ray.session import Session
 from mlplat.config import environment
-from mlplat.jobs.job import Tenant
-from mlplat.jobs.lease import GaveWay, Lease
-from mlplat.jobs.policy import Policy
-from mlplat.jobs.queue import Jobs
-from mlplat.jobs.rules import Rules
+from mlplat.jobs import GaveWay, Jobs, Lease, Policy, Rules, Tenant
 from mlplat.train import Recovery, TrainSettings
 from mlplat.train.progress import Plan, Silent
 

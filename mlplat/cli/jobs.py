@@ -186,15 +186,30 @@ def usage(
     json: Json = False,
 ) -> None:
     """Show how many hours of each resource tenants have had."""
-    now_us = SystemClock().now_us()
-    from_ = None if since is None else datetime.fromtimestamp((now_us - duration_us(since)) / US_PER_S, tz=UTC)
     with opened(home) as platform:
-        found = platform.jobs.usage(since=from_).to_dicts()
+        found = platform.jobs.usage(since=_since(since)).to_dicts()
     if json:
         say_json(found)
         return
     for row in found:
         typer.echo(f"{row['tenant']:16} {row['resource']:10} {row['hours']:12.2f} h")
+
+
+@app.command()
+def draw(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What to write: .png, .svg or .pdf.")],
+    since: Annotated[str | None, typer.Option(help="Of the last, as in 1d.", show_default="of all time")] = None,
+    home: Home = None,
+) -> None:
+    """Draw who held how many workers when."""
+    with opened(home) as platform:
+        typer.echo(platform.jobs.draw(file, since=_since(since)))
+
+
+def _since(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    return datetime.fromtimestamp((SystemClock().now_us() - duration_us(text)) / US_PER_S, tz=UTC)
 
 
 def _said(tenant: Tenant) -> dict[str, Any]:

@@ -26,7 +26,11 @@ def main() -> int:
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     asked = False
-    child = subprocess.Popen(json.loads(sys.argv[1]), stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        child = subprocess.Popen(json.loads(sys.argv[1]), stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        sys.stderr.write(f"mlplat: {error}\n")
+        return 127  # as shells say it
     while child.poll() is None:
         ready, _, _ = select.select([parent, read], [], [])
         if parent in ready:

@@ -182,6 +182,12 @@ class Jobs:
         running = [Held.of(one, ended_us=now_us) for one in self._ledger.records() if one.state in HOLDS]
         return tables.held((*self._ledger.held(since_us), *running))
 
+    def draw(self, path: str | Path, *, since: datetime | None = None, title: str = "") -> Path:
+        """A picture of `held`, as .png, .svg or .pdf."""
+        from mlplat.jobs.picture import draw
+
+        return draw(self.held(since=since), path, title=title)
+
     def rules(self) -> Rules:
         """Who shares, what is shared, and how."""
         return self._ledger.rules()

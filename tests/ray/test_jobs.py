@@ -15,8 +15,7 @@ import pytest
 
 import mlplat
 from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
-from mlplat.jobs.lease import GaveWay, Lease
-from mlplat.jobs.rules import Rules
+from mlplat.jobs import GaveWay, Lease, Rules
 from tests.cli.test_main import variables
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
