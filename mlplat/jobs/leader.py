@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Hold
+from mlplat.jobs.job import Pool
 from mlplat.jobs.ledger import JobLedger
 from mlplat.jobs.record import Record, Report, Request
 from mlplat.jobs.turn import Effect, Seen, turn
@@ -30,6 +31,7 @@ class Leader:
         self._usage = replace(ledger.usage(), half_life_s=self.rules.half_life_s)
         self._over: Mapping[tuple[str, str], float] = {}
         self._waits: Mapping[str, str] | None = None
+        self._pools: Sequence[Pool] | None = None
         self._written_us = 0
 
     def step(self, seen: Seen, reports: Iterable[Report] = ()) -> Sequence[Effect]:
@@ -56,8 +58,9 @@ class Leader:
                 given_back=found.given_back,
                 usage=found.usage,
                 waits=None if waits == self._waits else waits,
+                pools=None if found.pools == self._pools else found.pools,
             )
-            self._waits = waits
+            self._waits, self._pools = waits, found.pools
             self._written_us = now_us
         self.records = {job_id: record for job_id, record in after.items() if not record.ended}
         self.holds, self._usage, self._over = found.holds, found.usage, found.over

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mlplat.clock import US_PER_S
 from mlplat.errors import Conflict, unknown
-from mlplat.jobs.job import Tenant
+from mlplat.jobs.job import Node, Pool, Tenant
 from mlplat.jobs.record import Held, Record, Request
 from mlplat.jobs.rules import Rules
 from mlplat.jobs.usage import Usage
@@ -66,8 +66,8 @@ _LEAD = sa.Table(
     sa.Column("at_us", sa.BigInteger, nullable=False),
 )
 _RULES, _TENANT = "rules", "tenant:"
-_USAGE, _WAITS = "usage", "waits"
-_LEADERS = (_USAGE, _WAITS)
+_USAGE, _WAITS, _POOLS = "usage", "waits", "pools"
+_LEADERS = (_USAGE, _WAITS, _POOLS)
 
 
 class Deposed(Conflict):
@@ -168,6 +168,13 @@ class JobLedger:
         """Why jobs wait, by their group, as of the last look of the leader."""
         return self._said(_WAITS) or {}
 
+    def pools(self) -> tuple[Pool, ...]:
+        """What there is for jobs, as of the last look of the leader."""
+        return tuple(
+            Pool(name=name, nodes=tuple(Node(**node) for node in nodes))
+            for name, nodes in (self._said(_POOLS) or {}).items()
+        )
+
     def _said(self, name: str) -> Any:
         with translated(), self._engine.connect() as connection:
             found = connection.execute(sa.select(_SETTINGS.c.value).where(_SETTINGS.c.name == name)).scalar()
@@ -212,6 +219,7 @@ class JobLedger:
         given_back: Sequence[Held] = (),
         usage: Usage | None = None,
         waits: Mapping[str, str] | None = None,
+        pools: Sequence[Pool] | None = None,
     ) -> None:
         """All of it or nothing. `Deposed` if another controller leads since."""
         with translated(), self._engine.begin() as connection:
@@ -232,6 +240,8 @@ class JobLedger:
                 _put(connection, _USAGE, {**asdict(usage), "seconds": seconds})
             if waits is not None:
                 _put(connection, _WAITS, waits)
+            if pools is not None:
+                _put(connection, _POOLS, {pool.name: [asdict(node) for node in pool.nodes] for pool in pools})
 
 
 _ENDED = ("done", "failed", "cancelled")

@@ -149,8 +149,11 @@ class Jobs:
         self._ask(Request(job=job_id, priority=_priority(priority)))
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """What there is to know of a job; `NotFound` if there is none."""
-        return tables.row(self._ledger.record(job_id), self._ledger.waits())
+        """What there is to know of a job; `NotFound` if there is none. `starts` is when one that waits may start: an estimate, by
+        what jobs like those before it have taken; None where nothing is known."""
+        ledger, record = self._ledger, self._ledger.record(job_id)
+        at_us = self._estimates().get(job_id) if record.state == "queued" else None
+        return {**tables.row(record, ledger.waits()), "starts": tables.time(at_us)}
 
     def list(self, *, ended: int = 100) -> pl.DataFrame:
         """All jobs that have not ended, and the last that have, in the order of submission. `reason` is why one waits, was
@@ -212,6 +215,15 @@ class Jobs:
         if self._opened is None:
             self._opened = self._open_ledger()
         return self._opened
+
+    def _estimates(self) -> dict[str, int]:
+        from mlplat.jobs.estimate import starts
+
+        ledger, now_us = self._ledger, self._clock.now_us()
+        since_us = now_us - _HISTORY_S * US_PER_S
+        return starts(
+            ledger.records(), ledger.held(since_us), ledger.pools(), ledger.rules(), ledger.usage(), now_us=now_us
+        )
 
     def _running(self) -> Cluster | None:
         """The cluster, if one runs."""
@@ -282,6 +294,7 @@ class Jobs:
 
 
 _FAILED: Outcome = "failed"
+_HISTORY_S = 30 * 86_400
 
 
 def _demand(compute: str | Mapping[str, Any] | Demand) -> Demand:

@@ -43,18 +43,24 @@ def simulate(
     tenants: Mapping[str, Tenant],
     policy: Policy,
     *,
+    from_us: int = 0,
     until_us: int | None = None,
+    running: Iterable[tuple[Lease, float]] = (),
     grace_s: float = 1.0,
     period_s: float = 5.0,
     usage: Usage | None = None,
     observe: Observer | None = None,
 ) -> list[Span]:
-    """What was held by whom, until all work has ended or the time is over.
+    """What was held by whom, until all work has ended or the time is over. It begins at `from_us` with what is `running`: leases,
+    and how many seconds of a bundle each still takes.
 
     A plan is made whenever something changes, and every `period_s` seconds while somebody waits. What is stopped gives back its
     slots `grace_s` seconds later, and has lost nothing.
     """
-    run = _Run(list(works), pools, tenants, policy, grace_s, period_s, usage or Usage(), observe)
+    run = _Run(list(works), pools, tenants, policy, grace_s, period_s, usage or Usage(), observe, now_us=from_us)
+    for lease, bundle_s in running:
+        run.leases[lease.job.id] = replace(lease, started_us=min(lease.started_us, from_us))
+        run.left[lease.job.id] = bundle_s + (from_us - run.leases[lease.job.id].started_us) / US_PER_S * lease.size
     run.until(until_us)
     return run.spans
 
@@ -85,7 +91,12 @@ class _Run:
 
         for work in self.works:
             self.left[work.job.id] = work.bundle_s
-            at(work.job.submitted_us, "submitted", work.job)
+            at(max(self.now_us, work.job.submitted_us), "submitted", work.job)
+        for lease in self.leases.values():
+            ends_us = lease.started_us + round(self.left[lease.job.id] / lease.size * US_PER_S)
+            at(max(self.now_us, ends_us), "ended", lease.job)
+            if lease.draining:
+                at(self.now_us + round(self.grace_s * US_PER_S), "stopped", lease.job)
         ticking = False
         while events and (end_us is None or events[0][0] <= end_us):
             now_us = events[0][0]

@@ -57,15 +57,15 @@ def row(record: Record, waits: Mapping[str, str]) -> dict[str, Any]:
         "state": record.state,
         "compute": str(Demand(count=job.count, least=job.least, resources=job.each, labels=job.labels)),
         "pool": job.pool,
-        "submitted": _time(job.submitted_us),
-        "started": _time(record.started_us),
-        "ended": _time(record.ended_us),
+        "submitted": time(job.submitted_us),
+        "started": time(record.started_us),
+        "ended": time(record.ended_us),
         "leases": record.lease,
         "reason": reason,
     }
 
 
-def _time(us: int) -> datetime | None:
+def time(us: int | None) -> datetime | None:
     return datetime.fromtimestamp(us / US_PER_S, tz=UTC) if us else None
 
 
@@ -76,7 +76,7 @@ def _span(held: Held) -> dict[str, Any]:
         "tenant": held.tenant,
         "pool": held.pool,
         "workers": sum(count for _, count in held.placed),
-        "began": _time(held.began_us),
-        "ended": _time(held.ended_us),
+        "began": time(held.began_us),
+        "ended": time(held.ended_us),
         "stopped": held.stopped,
     }

@@ -71,7 +71,7 @@ Effect = Place | Launch | Stop | Remove
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """`changed` and `given_back` are to be written, then `effects` to be carried out; each may be done twice. `over` is what
-    tenants hold beyond their fair shares from now on."""
+    tenants hold beyond their fair shares from now on, `pools` what there is for jobs."""
 
     changed: Mapping[str, Record]
     given_back: Sequence[Held]
@@ -79,6 +79,7 @@ class Turn:
     usage: Usage
     over: Mapping[tuple[str, str], float]
     holds: Mapping[str, Hold]
+    pools: Sequence[Pool]
 
 
 def turn(
@@ -125,6 +126,7 @@ def turn(
         usage=usage,
         over=found_plan.over,
         holds=found_plan.holds,
+        pools=pools,
     )
 
 
