@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 
 from mlplat.errors import InvalidInput
@@ -34,7 +34,8 @@ def draw(held: pl.DataFrame, path: str | Path, *, title: str = "") -> Path:
     figure.legend(loc="outside right center", frameon=False, reverse=True)
     target = Path(path)
     try:
-        figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
+        with rc_context({"svg.hashsalt": "mlplat", "svg.fonttype": "none"}):  # the same picture is the same file
+            figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
     except ValueError as error:  # a kind of file that it does not know
         raise InvalidInput(f"{str(target)!r}: {error}") from None
     return target
