@@ -130,7 +130,8 @@ class Controller:
         self._tell([done for _, done in reports])  # it is written, whatever becomes of the effects
         for effect in effects:
             self._carry_out(effect)
-        return bool(effects) or any(one.state in {"placing", "returning"} for one in leader.records.values())
+        under_way = any(one.state in {"placing", "returning"} for one in leader.records.values())
+        return under_way or any(not isinstance(effect, Stop) for effect in effects)
 
     def _seen(self, leader: Leader) -> Seen:
         groups, nodes = self._world.groups(), self._world.nodes()
