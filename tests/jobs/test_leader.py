@@ -183,6 +183,7 @@ class Cluster(RuleBasedStateMachine):
         self.cluster = 1
         self.leader = self.started()
         self.submitted: dict[str, Record] = {}
+        self.old: list[Report] = []
         self.cancelled: set[str] = set()
 
     def started(self) -> Leader:
@@ -192,6 +193,7 @@ class Cluster(RuleBasedStateMachine):
         """Until nothing changes, or it crashes after so many effects."""
         for _ in range(20):
             reports, self.world.reports = self.world.reports, []
+            self.old += reports
             try:
                 effects = self.leader.step(self.world.seen(), reports)
             except Unavailable:
@@ -276,6 +278,12 @@ class Cluster(RuleBasedStateMachine):
     def driver_dies(self, data: Any) -> None:
         self.world.drivers.remove(data.draw(st.sampled_from(sorted(self.world.drivers))))
 
+    @precondition(lambda self: self.old)
+    @rule(data=st.data())
+    def says_it_again(self, data: Any) -> None:
+        """The answer to a report was lost on its way."""
+        self.world.reports.append(data.draw(st.sampled_from(self.old)))
+
     @rule()
     def disk_is_full_for_a_while(self) -> None:
         self.ledger.full = not self.ledger.full
@@ -292,16 +300,19 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_given_twice(self) -> None:
+        """Nor before it has been given back: what is there counts, and what is to be."""
         taken: Counter[str] = Counter()
-        for own in self.leader.records.values():
-            if own.state in HOLDS:
-                taken.update(dict(own.placed))
+        there = {name: asked.placed for name, (asked, _) in self.world.groups.items()}
+        leased = {own.group: own.placed for own in self.leader.records.values() if own.state in HOLDS}
+        for placed in (leased | there).values():
+            taken.update(dict(placed))
         assert all(count <= self.world.nodes[node] for node, count in taken.items())
 
     @invariant()
     def nothing_is_lost(self) -> None:
         known = {one.job.id: one for one in self.ledger.records(ended=len(self.submitted))}
         assert known.keys() == self.submitted.keys()
+        assert all(known[name] == one for name, one in self.leader.records.items())
         for name, one in known.items():
             if one.state == "done":
                 assert self.world.left[name] == 0
@@ -322,6 +333,7 @@ class Cluster(RuleBasedStateMachine):
             if not self.leader.records and not self.world.groups:
                 break
         assert not self.leader.records
+        assert not self.ledger.records()
         assert not self.world.groups
         assert not self.world.works
         self.nothing_is_lost()
