@@ -94,6 +94,10 @@ class World:
             case Place(record=asked):
                 assert asked.group not in self.groups
                 self.groups[asked.group] = (asked, "pending")
+                held: Counter[str] = Counter()
+                for one, _ in self.groups.values():
+                    held.update(dict(one.placed))
+                assert all(count <= self.nodes[node] for node, count in held.items()), "not given back yet"
                 self.settle()
             case Launch(record=asked):
                 self.start(asked)

@@ -88,6 +88,16 @@ def test_who_is_asked_to_stop_has_the_grace_and_then_nothing(running: Record) ->
     assert (now.state, now.then) == ("returning", "cancelled")
 
 
+def test_a_report_of_another_lease_or_of_what_has_ended_changes_nothing(running: Record) -> None:
+    again = running.returns("queued", "").over("queued", "", now_us=NOW_US)
+    again = again.given((("n0", 1),), backfill=False, now_us=NOW_US).runs()
+    assert again.reported(1, "yielded", "") is again
+    assert again.reported(2, "yielded", "").then == "queued"
+    ended = again.reported(2, "done", "").over("done", "", now_us=NOW_US)
+    assert ended.reported(2, "failed", "") is ended
+    assert ended.asked("cancelled", "it was cancelled", now_us=NOW_US) is ended
+
+
 def test_what_nobody_knows_of_is_removed_and_a_process_that_is_gone_has_nothing(running: Record) -> None:
     _, found = after(record("a"), groups={"b.7": "ready"})
     assert Remove(group="b.7") in found.effects
