@@ -5,13 +5,13 @@ found missing the next time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mlplat.clock import US_PER_S
 from mlplat.decision import Hold
-from mlplat.jobs.job import Node, Pool
+from mlplat.jobs.job import PRIORITIES, Amounts, Job, Node, Pool
 from mlplat.jobs.plan import Snapshot, plan
 from mlplat.jobs.record import HOLDS, Held, Outcome, Record
 from mlplat.jobs.rules import Rules
@@ -21,6 +21,7 @@ from mlplat.jobs.usage import Usage
 Group = Literal["pending", "ready", "broken"]
 """Of a placement group: it waits for room, it has it, or a node of it is gone."""
 
+_OUTSIDE = "outside of the queue"
 PLACE_S = 10.0
 """Slots that the plan took for free are in use by something else where their group waits longer."""
 
@@ -35,11 +36,12 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The cluster now. `nodes` have what they have in all; `used` is what others than jobs hold of it. `groups` and `runs`
-    (commands; None: it goes on) are by the names of leases."""
+    """The cluster now. Nodes have what they have in all; `used` is what is held of it outside of the queue, and `asked` what is
+    waited for there: resources, and how often. `groups` and `runs` (commands; None: it goes on) are by the names of leases."""
 
     pools: Sequence[Pool]
-    used: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    used: Mapping[str, Amounts] = field(default_factory=dict)
+    asked: Sequence[tuple[Amounts, int]] = ()
     groups: Mapping[str, Group] = field(default_factory=dict)
     runs: Mapping[str, Exit | None] = field(default_factory=dict)
     drivers: frozenset[str] = frozenset()
@@ -105,18 +107,20 @@ def turn(
             pools=pools,
             tenants=rules.tenants,
             leases=tuple(record.held() for record in after.values() if record.state in HOLDS),
-            waiting=tuple(record.job for record in after.values() if record.state == "queued"),
+            waiting=(*_outside(seen, rules), *(one.job for one in after.values() if one.state == "queued")),
             usage=usage.seconds,
         ),
         rules.policy,
         now_us=now_us,
     )
-    for admit in found_plan.admits:
+    admits = [admit for admit in found_plan.admits if admit.job.id in after]  # the others are Ray's to place
+    for admit in admits:
         after[admit.job.id] = after[admit.job.id].given(admit.placed, backfill=admit.backfill, now_us=now_us)
     for evict in found_plan.evictions:
-        reason = f"stopped for {evict.by.id} of {evict.by.tenant!r}: {evict.reason}"
+        whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in after else "what is outside of the queue"
+        reason = f"stopped for {whom}: {evict.reason}"
         after[evict.lease.job.id] = after[evict.lease.job.id].asked("queued", reason, now_us=now_us)
-    begun = [after[admit.job.id].held() for admit in found_plan.admits]
+    begun = [after[admit.job.id].held() for admit in admits]
     for by, share in shares_of(pools, rules.tenants, begun, rules.policy).items():
         usage = usage.begun(by, share)
     return Turn(
@@ -170,6 +174,30 @@ def _effects(records: Iterable[Record], seen: Seen) -> Iterable[Effect]:
         if record.command is not None and record.state == "stopping":
             yield Stop(record=record)
     yield from (Remove(group=group) for group in seen.groups if group not in kept)
+
+
+def _outside(seen: Seen, rules: Rules) -> Iterator[Job]:
+    """What is waited for outside of the queue, as jobs that come first, as far as that is reserved: so room is made for it, and
+    given to nobody else until it is there."""
+    for pool in seen.pools:
+        left = dict(rules.reserved.get(pool.name, {}))
+        for node in pool.nodes:
+            for name, amount in seen.used.get(node.id, {}).items():
+                left[name] = left.get(name, 0.0) - amount
+        for number, (each, count) in enumerate(seen.asked):
+            for one in range(count):
+                if any(left.get(name, 0.0) < amount - 1e-9 for name, amount in each.items()):
+                    break
+                left |= {name: left[name] - amount for name, amount in each.items()}
+                yield Job(
+                    id=f"{_OUTSIDE}.{number}.{one}",
+                    tenant=_OUTSIDE,
+                    pool=pool.name,
+                    submitted_us=0,
+                    each=tuple(sorted(each.items())),
+                    priority=max(rules.policy.over_fairness, PRIORITIES["production"]),
+                    preemptible=False,
+                )
 
 
 def _pools(seen: Seen) -> tuple[Pool, ...]:

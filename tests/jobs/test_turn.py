@@ -116,3 +116,35 @@ def test_what_others_use_is_not_given_to_jobs() -> None:
     assert now.state == "queued"
     assert found.holds[wide.job.group].reason == "2 x {'GPU': 1.0} fit on no nodes that 'default' has now"
     assert after(record("a"), used={"n0": {"GPU": 0.5}})[0].state == "placing"
+
+
+def test_what_is_reserved_is_borrowed_until_something_outside_of_the_queue_asks_for_it() -> None:
+    running = [
+        replace(record(name, priority=0), lease=1, placed=(("n0", 1),), started_us=NOW_US, state="running")
+        for name in ("idle", "other")
+    ]
+    records = {one.job.id: one for one in (*running, record("waits", priority=0))}
+    there = {"groups": {one.group: "ready" for one in running}, "runs": {one.group: None for one in running}}
+    asked = [({"GPU": 1.0}, 3), ({"TPU": 1.0}, 1)]
+
+    def stopped(reserved: float, **seen: Any) -> list[str]:
+        rules = replace(RULES, reserved={"default": {"GPU": reserved}} if reserved else {})
+        found = turn(records, Seen(pools=POOLS, asked=asked, **seen), rules, Usage(), {}, now_us=NOW_US)
+        return [f"{one.state} {one.reason}" for one in found.changed.values()]
+
+    whom = "stopped for what is outside of the queue: it has a higher priority"
+    assert stopped(0, **there) == []
+    assert stopped(1, **there) == [f"stopping {whom}"]
+    assert stopped(2, **there) == [f"stopping {whom}"] * 2
+    del records["other"], records["waits"]
+    used = {"n0": {"GPU": 1.0}}
+    assert stopped(2, used=used, **there) == [f"stopping {whom}"]
+    assert stopped(1, used=used, **there) == []  # it has that already
+
+    gone = {one.job.id: one for one in (running[0], record("waits", priority=0))}
+    rules = replace(RULES, reserved={"default": {"GPU": 1}})
+    one = {"groups": {running[0].group: "ready"}, "runs": {running[0].group: None}}
+    found = turn(gone, Seen(pools=POOLS, asked=asked, **one), rules, Usage(), {}, now_us=NOW_US)
+    assert found.changed == {}  # what is free is for what waits outside, until that has it
+    found = turn(gone, Seen(pools=POOLS, **one), rules, Usage(), {}, now_us=NOW_US)
+    assert found.changed["waits"].state == "placing"

@@ -293,3 +293,19 @@ def test_a_wait_that_is_too_long_says_where_the_job_stands(platform: mlplat.Plat
     job_id = platform.jobs.submit(["sleep", "600"], compute=SLOT)
     with pytest.raises(Unavailable, match=f"the job {job_id} has not ended after 0.1 s: it is "):
         platform.jobs.wait(job_id, timeout_s=0.1)
+
+
+def test_what_is_reserved_is_given_back_to_what_is_outside_of_the_queue(
+    platform: mlplat.Platform, tmp_path: Path
+) -> None:
+    import ray
+
+    platform.jobs.set_rules(Rules(grace_s=2.0, reserved={"default": {"FPGA": 1}}))
+    steps = tmp_path / "steps"
+    job_id = platform.jobs.submit(python(STEPS, steps, 10_000), compute=BOTH, priority="idle")
+    until(steps.exists)
+    actor = ray.remote(Rules).options(num_cpus=0, resources=SLOT).remote()
+    ray.get(actor.to_json.remote(), timeout=PATIENCE_S)
+    assert platform.jobs.get(job_id)["state"] == "queued"
+    ray.kill(actor)
+    until(lambda: state(platform, job_id) == "running")

@@ -143,6 +143,7 @@ class Controller:
         return Seen(
             pools=leader.rules.divided(nodes),
             used=self._world.used(nodes),
+            asked=self._world.asked() if leader.rules.reserved else (),
             groups=groups,
             runs={name: self._exits.get(name) for name in self._runs},
             drivers=self._world.drivers(),

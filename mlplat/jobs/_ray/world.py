@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 from ray._private import state
+from ray._raylet import GcsClient
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from mlplat.jobs.job import Node
@@ -72,6 +74,13 @@ class World:
             for node in nodes
             if node.id in free
         }
+
+    def asked(self) -> list[tuple[dict[str, float], int]]:
+        """What tasks and actors outside of leases wait for, and how many of each."""
+        client = GcsClient(address=ray.get_runtime_context().gcs_address)
+        found = get_cluster_resource_state(client).pending_resource_requests
+        wanted = ((dict(one.request.resources_bundle), one.count) for one in found)
+        return [(each, count) for each, count in wanted if each and _shared(each) == each]
 
     def drivers(self) -> frozenset[str]:
         """Processes that are connected to the cluster."""
