@@ -360,6 +360,8 @@ class Platform(Endpoints):
     def keep(self) -> None:
         """Stay, with everything that this process serves, until Ctrl-C; other processes of this home may join its cluster."""
         self.session.share()
+        if self._recorded:
+            self.jobs.start()
         never = threading.Event()
         with contextlib.suppress(KeyboardInterrupt):
             while not never.wait(LISTEN_S):  # a wait without end may not hear the signal: libraries make it restart

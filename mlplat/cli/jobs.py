@@ -13,7 +13,7 @@ import typer
 
 from mlplat.cli.opened import Home, Json, opened, say_json
 from mlplat.clock import US_PER_S, SystemClock
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, Refused
 from mlplat.features.definitions import duration_us
 from mlplat.jobs.job import Tenant
 from mlplat.jobs.rules import POOL
@@ -69,6 +69,15 @@ def submit(
         typer.echo(job_id if not wait else f"{job_id} {found['state']}{_because(found)}")
     if wait and found["state"] != "done":
         raise typer.Exit(1)
+
+
+@app.command()
+def start(home: Home = None) -> None:
+    """Have the queue go on, on the cluster that MLPLAT_RAY or RAY_ADDRESS names: after a new one was started."""
+    with opened(home) as platform:
+        if not platform.jobs.runs():
+            raise Refused("no cluster runs for this home that could be joined: set MLPLAT_RAY to its address")
+        platform.jobs.start()
 
 
 @app.command("list")

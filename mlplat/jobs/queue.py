@@ -140,6 +140,14 @@ class Jobs:
             self.cancel(job_id)  # if it waits; where it has ended this changes nothing
             raise
 
+    def start(self) -> None:
+        """Have the queue go on. Whoever submits a job does that; this is for a new cluster, with the jobs of the one before."""
+        self._cluster().look()
+
+    def runs(self) -> bool:
+        """Whether there is a cluster for the queue now, in this process or to be joined."""
+        return self._running() is not None
+
     def cancel(self, job_id: str) -> None:
         """It is asked to stop if it runs. `NotFound` if there is no such job; one that has ended stays as it is."""
         self._ask(Request(job=job_id, priority=None))
