@@ -383,7 +383,9 @@ class Platform(Endpoints):
         from mlplat.features._ray.pool import RayPool
 
         return RayPool(
-            lambda: self.session, scope=hashlib.blake2b(str(self.home.resolve()).encode(), digest_size=6).hexdigest()
+            lambda: self.session,
+            scope=hashlib.blake2b(str(self.home.resolve()).encode(), digest_size=6).hexdigest(),
+            queue=lambda: self.jobs if self.session.shared else None,
         )
 
     @property

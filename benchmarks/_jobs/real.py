@@ -111,7 +111,8 @@ def resumed(scene: Scene) -> Figures:
     for folder in counted.values():
         folder.mkdir()
     with cluster(scene.folder, cpus=2) as platform:
-        urgent = Urgent(platform.jobs, [steps * (i + 1) // (times + 1) for i in range(times)])
+        platform.session.share()
+        urgent = Urgent(platform.jobs, [steps * (i + 1) // (times + 1) for i in range(times)], "cpu:2")
         digests = [
             platform.train(
                 FLIGHTS, data, compute="cpu:2", settings=settings, loss=Counting(counted[name]), progress=progress
@@ -155,11 +156,11 @@ def submitted(scene: Scene) -> Figures:
 
 
 class Urgent(Silent):
-    """Asks for all cores with priority production when a run has come to each of these steps. `resumed` are those it went on
+    """Asks for `compute` with priority production when a run has come to each of these steps. `resumed` are those it went on
     from."""
 
-    def __init__(self, jobs: Jobs, at: list[int]) -> None:
-        self._jobs, self._at = jobs, sorted(at, reverse=True)
+    def __init__(self, jobs: Jobs, at: list[int], compute: str | dict[str, float]) -> None:
+        self._jobs, self._at, self._compute = jobs, sorted(at, reverse=True), compute
         self._threads: list[threading.Thread] = []
         self.resumed: list[int] = []
 
@@ -177,7 +178,7 @@ class Urgent(Silent):
             thread.join()
 
     def _ask(self) -> None:
-        with self._jobs.lease("cpu:2", priority="production", name="urgent"):
+        with self._jobs.lease(self._compute, priority="production", name="urgent"):
             pass
 
 

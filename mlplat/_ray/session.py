@@ -28,13 +28,13 @@ class Session:
     Ray ties a cluster that it starts to the starting thread: call `start` on one that lives as long as the session.
     """
 
-    def __init__(self, *, address: str, owned: bool, connected: bool, home: Path, logs: Path) -> None:
+    def __init__(self, *, address: str, owned: bool, connected: bool, shared: bool, home: Path, logs: Path) -> None:
         self.address = address
         self.owned = owned
         self.home = home
         self.logs = logs
         self._connected = connected
-        self._shared = not owned
+        self._shared = shared
 
     @classmethod
     def start(
@@ -86,7 +86,12 @@ class Session:
 
         node = ray._private.worker._global_node
         return cls(
-            address=node.gcs_address, owned=owned, connected=connected, home=home, logs=Path(node.get_logs_dir_path())
+            address=node.gcs_address,
+            owned=owned,
+            connected=connected,
+            shared=not node.is_head(),  # else this process has started it, with mlplat or without
+            home=home,
+            logs=Path(node.get_logs_dir_path()),
         )
 
     def share(self) -> None:
@@ -97,7 +102,7 @@ class Session:
 
     @property
     def shared(self) -> bool:
-        """Whether others may be on the cluster too."""
+        """Whether others may be on the cluster too: this process has joined it, or has let others join."""
         return self._shared
 
     def total(self) -> dict[str, float]:

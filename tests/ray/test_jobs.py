@@ -14,9 +14,15 @@ import psutil
 import pytest
 
 import mlplat
+from benchmarks._jobs.real import Urgent
 from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
 from mlplat.jobs import GaveWay, Lease, Rules
+from mlplat.model import mlp
+from mlplat.train import TrainSettings
+from mlplat.train.progress import Silent
 from tests.cli.test_main import variables
+from tests.features.filling import fill_source, made, squared
+from tests.ray.sold import sold
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -309,3 +315,28 @@ def test_what_is_reserved_is_given_back_to_what_is_outside_of_the_queue(
     assert platform.jobs.get(job_id)["state"] == "queued"
     ray.kill(actor)
     until(lambda: state(platform, job_id) == "running")
+
+
+def test_a_training_gives_way_and_ends_with_the_weights_of_a_calm_one(platform: mlplat.Platform) -> None:
+    settings = TrainSettings(epochs=30, patience=30, holdout_s=24 * 3600, batch_size=64)
+    workers, data = {"workers": 2, "CPU": 1, "FPGA": 1}, sold(platform)
+    calm = platform.train(mlp((8,)), data, settings=settings, compute=workers, progress=Silent())
+    platform.session.share()
+    urgent = Urgent(platform.jobs, [200], BOTH)
+    found = platform.train(mlp((8,)), data, settings=settings, compute=workers, progress=urgent, priority="explore")
+    urgent.join()
+    assert len(urgent.resumed) == 2
+    assert found.model.digest == calm.model.digest
+    rows = platform.jobs.list().filter(name="sold").to_dicts()
+    assert [(row["state"], row["leases"], row["priority"]) for row in rows] == [("done", 2, "explore")]
+
+
+def test_the_actors_of_a_view_come_from_the_queue_and_give_way(platform: mlplat.Platform) -> None:
+    platform.session.share()
+    fill_source(platform.features, batches=2, rows=40_000)
+    operation = platform.features.backfill(squared)
+    with platform.jobs.lease({"workers": 1, "CPU": 4}, priority="production", name="urgent"):
+        pass
+    operation.result(timeout_s=PATIENCE_S)
+    assert made(platform.home).height == 80_000
+    assert "view squared" in platform.jobs.list()["name"].to_list()

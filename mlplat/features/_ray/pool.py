@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import ray.cloudpickle as cloudpickle
 import ray.exceptions
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mlplat._ray.data import NUMBER, Halted, stream
 from mlplat.errors import Unavailable
@@ -19,6 +22,9 @@ from mlplat.features.chunks import ChunkReader
 from mlplat.features.definitions import View
 from mlplat.features.pool import BATCH_TIMEOUT_S, Stopped
 from mlplat.features.tables import BATCH, ID
+from mlplat.jobs._ray.world import group_of
+from mlplat.jobs.demand import Demand
+from mlplat.jobs.queue import Jobs
 
 DEATHS = 2
 """So many runs in a row that end with a dead worker before they made anything are no accident."""
@@ -27,8 +33,14 @@ DEATHS = 2
 class RayPool:
     """`Pool` on Ray. `connect` brings a session up if there is none; `scope` tells homes apart that share a cluster."""
 
-    def __init__(self, connect: Callable[[], object], *, scope: str) -> None:
-        self._connect = connect
+    def __init__(
+        self,
+        connect: Callable[[], object],
+        *,
+        scope: str,
+        queue: Callable[[], Jobs | None] = lambda: None,
+    ) -> None:
+        self._connect, self._queue = connect, queue
         self._online = OnlineActors(scope)
 
     def batch(self, view: View, reader: ChunkReader, *, stopped: Stopped) -> Generator[pl.DataFrame, None, None]:
@@ -37,21 +49,41 @@ class RayPool:
         at = deaths = 0
         end = len(reader.chunks)
         while at < end:
-            tables = stream(
-                ChunkWorker, packed, range(at, end), actors=view.actors, stopped=stopped, options={"num_cpus": 1}
-            )
-            try:
-                for rows in _whole_chunks(map(_good, tables), at, end):
-                    deaths, at = 0, at + 1
-                    yield rows
-            except Halted:
-                return
-            except ray.exceptions.RayError as error:
-                deaths += 1
-                if deaths == DEATHS:
-                    raise _died(view, reader.read(at), error) from error
-            finally:
-                tables.close()
+            with self._actors(view) as (actors, options, given_up):
+                tables = stream(
+                    ChunkWorker,
+                    packed,
+                    range(at, end),
+                    actors=actors,
+                    stopped=_either(stopped, given_up),
+                    options=options,
+                )
+                try:
+                    for rows in _whole_chunks(map(_good, tables), at, end):
+                        deaths, at = 0, at + 1
+                        yield rows
+                except Halted:
+                    if stopped():
+                        return
+                except ray.exceptions.RayError as error:
+                    deaths += not given_up()
+                    if deaths == DEATHS:
+                        raise _died(view, reader.read(at), error) from error
+                finally:
+                    tables.close()
+
+    @contextmanager
+    def _actors(self, view: View) -> Iterator[tuple[tuple[int, int], dict[str, Any], Stopped]]:
+        """How many there may be, their options, and whether others are to have their cores: on a cluster that is shared they come
+        from its queue."""
+        jobs = self._queue()
+        if jobs is None:
+            yield view.actors, {"num_cpus": 1}, lambda: False
+            return
+        demand = Demand.parse({"workers": view.actors, "CPU": 1})
+        with jobs.lease(demand, name=f"view {view.name}", priority="explore") as lease:
+            strategy = PlacementGroupSchedulingStrategy(group_of(lease.group_id))
+            yield (lease.size, lease.size), {"num_cpus": 1, "scheduling_strategy": strategy}, lease.stop
 
     def online(self, view: View, rows: pl.DataFrame) -> pl.DataFrame:
         self._connect()
@@ -63,6 +95,10 @@ class RayPool:
 
     def close(self) -> None:
         self._online.close()
+
+
+def _either(one: Stopped, other: Stopped) -> Stopped:
+    return lambda: one() or other()
 
 
 def _packed(view: View, reader: ChunkReader) -> bytes:
