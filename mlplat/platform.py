@@ -10,24 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from mlplat import config
 from mlplat.clock import Clock, SystemClock
 from mlplat.config import Environment, Settings
 from mlplat.endpoints import Endpoints
-from mlplat.errors import InvalidInput, Refused
+from mlplat.errors import InvalidInput
 from mlplat.features.catalogue import ModelUse
 from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
-from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.lease import GaveWay, Lease
-from mlplat.jobs.queue import Jobs, Options
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
 from mlplat.notify import Notifier, listed
@@ -51,11 +47,11 @@ from mlplat.train.measure import PromotionTest
 from mlplat.train.notices import told
 from mlplat.train.reproduce import Record, Reproduced, reproduce
 from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
+from mlplat.workers import Workers
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
 
-Result = TypeVar("Result")
 DECISIONS_SHOWN = 10
 LISTEN_S = 0.5
 
@@ -110,7 +106,7 @@ class TrainOptions(TypedDict, total=False):
     priority: str
 
 
-class Platform(Endpoints):
+class Platform(Workers, Endpoints):
     """One process's access to a home. Its parts open when they are first used; `close` releases all of them."""
 
     def __init__(self, settings: Settings, env: Environment, clock: Clock) -> None:
@@ -145,28 +141,6 @@ class Platform(Endpoints):
         store = MlflowMetadata(self.metadata_url, self.home / "mlflow")
         self._closing.callback(store.close)
         return store
-
-    @cached_property
-    def jobs(self) -> Jobs:
-        """The queue for the cluster's machines, and who gets what of them."""
-        from mlplat._ray.session import Session
-        from mlplat.jobs._ray.attached import Attached
-        from mlplat.jobs.ledger import JobLedger
-
-        def cluster(*, start: bool) -> Attached | None:
-            joins = Session.joins(self._settings.ray, home=self.home, env=self._env)
-            if self._session is None and not start and not joins:
-                return None
-            return Attached(self.session, SecretStr(self.metadata_url), self.home)
-
-        jobs = Jobs(
-            lambda: JobLedger(self.metadata_url, self.home / "locks" / "jobs"),
-            cluster,
-            tenant=self._settings.tenant,
-            clock=self._clock,
-        )
-        self._closing.callback(jobs.close)
-        return jobs
 
     @property
     def _online(self) -> str | None:
@@ -402,33 +376,6 @@ class Platform(Endpoints):
             for version in self.metadata.versions(name):
                 snapshot = self.metadata.run(version.run_id)["tags"].get("snapshot", "")
                 yield ModelUse(name=name, version=version.version, snapshot=snapshot)
-
-    def _on_workers(
-        self,
-        work: Callable[[Lease | None], Result],
-        demand: Demand,
-        progress: Progress,
-        **options: Unpack[Options],
-    ) -> Result:
-        """Where the cluster is this process's alone there is nobody to wait for."""
-        if not demand.in_process:
-            self._admit(demand, progress)
-        if demand.in_process or not self.session.shared:
-            return work(None)
-        return self.jobs.run(work, demand, say=progress.note, **options)
-
-    def _admit(self, demand: Demand, progress: Progress) -> None:
-        """Refuse what can never run; say what a demand that must wait is waiting for."""
-        demands.check(demand, self.session.total())
-        nowhere = demands.lacks_labels(demand, [node["labels"] for node in self.session.nodes() if node["alive"]])
-        if nowhere and self.session.owned:
-            raise Refused(
-                f"{nowhere}. Correct the labels, or connect to a cluster that has them with connect(..., ray=ADDRESS)."
-            )
-        if nowhere:
-            progress.note(f"{nowhere}. It waits for one to join; Ctrl-C ends it.")
-        elif not self.session.shared and (waiting := demands.waiting_for(demand, self.session.available())):
-            progress.note(waiting)
 
     def _model_status(self, name: str) -> dict[str, Any]:
         gold, candidate = self.metadata.alias(name, "gold"), self.metadata.alias(name, "candidate")

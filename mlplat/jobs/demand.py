@@ -122,7 +122,7 @@ def waiting_for(demand: Demand, available: Mapping[str, float]) -> str | None:
 def lacks_labels(demand: Demand, nodes: Sequence[Mapping[str, str]]) -> str | None:
     """That no node has the labels, in words; None if one has them all. `nodes` are the labels of each."""
     wanted = dict(demand.labels)
-    if any(wanted.items() <= labels.items() for labels in nodes) or any(map(_selects, wanted.values())):
+    if any(suits(labels, wanted) for labels in nodes):
         return None
     asked = ", ".join(f"{name}={value}" for name, value in wanted.items())
     there = sorted({f"{name}={labels[name]}" for labels in nodes for name in wanted if name in labels})
@@ -130,9 +130,17 @@ def lacks_labels(demand: Demand, nodes: Sequence[Mapping[str, str]]) -> str | No
     return f"{demand} asks for nodes with {asked}, and there is none: {has}"
 
 
-def _selects(value: str) -> bool:
-    """Whether it is one of Ray's selectors, such as `!cloud` or `in(a,b)`: Ray alone knows what they match."""
-    return value.startswith("!") or value.endswith(")")
+def suits(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a node with such labels has what is wanted, written as Ray's label selectors: a value, `in(a,b)`, and either with
+    `!` before it, which a node without the label suits too."""
+    return all(_matches(labels.get(name), value) for name, value in wanted.items())
+
+
+def _matches(label: str | None, wanted: str) -> bool:
+    positive = wanted.removeprefix("!")
+    inner = positive.removeprefix("in(").removesuffix(")") if positive.startswith("in(") else None
+    values = [positive] if inner is None else [value.strip() for value in inner.split(",")]
+    return (label in values) == (positive == wanted)
 
 
 def _amount(name: Any, amount: Any) -> bool:

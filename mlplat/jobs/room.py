@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from mlplat.jobs.demand import suits
 from mlplat.jobs.job import Job, Node
 
 _UNIT = 10_000  # Ray counts in ten-thousandths too: sums are exact
@@ -62,8 +63,8 @@ class Nodes:
         takes = np.zeros(len(self.resources), dtype=np.int64)
         for name, amount in job.each:
             takes[self._column[name]] += units(amount)
-        wanted = dict(job.labels).items()
-        allowed = [MOST if wanted <= dict(labels).items() else 0 for labels in self._labels]
+        wanted = dict(job.labels)
+        allowed = [MOST if suits(labels, wanted) else 0 for labels in self._labels]
         parts = tuple((column, amount) for column, amount in enumerate(takes.tolist()) if amount)
         return Shape(takes=takes, parts=parts, allowed=np.array(allowed, dtype=np.int64))
 

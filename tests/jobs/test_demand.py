@@ -106,7 +106,15 @@ OFFICE, CLOUD = {"site": "office", "ray.io/node-id": "1"}, {"site": "cloud", "gp
 
 
 @pytest.mark.parametrize(
-    "labels", [{}, {"site": "office"}, {"site": "cloud", "gpu": "h100"}, {"site": "!office"}, {"site": "in(a,b)"}]
+    "labels",
+    [
+        {},
+        {"site": "office"},
+        {"site": "cloud", "gpu": "h100"},
+        {"site": "!office"},
+        {"site": "in(a, office)"},
+        {"rack": "!7"},
+    ],
 )
 def test_labels_that_a_node_has_lack_nothing(labels: dict[str, str]) -> None:
     assert lacks_labels(Demand.parse({"labels": labels}), [OFFICE, CLOUD]) is None
@@ -117,6 +125,8 @@ def test_labels_that_a_node_has_lack_nothing(labels: dict[str, str]) -> None:
     [
         ({"site": "offcie"}, "nodes have site=cloud, site=office"),
         ({"gpu": "h100", "site": "office"}, "nodes have gpu=h100, site=cloud, site=office"),
+        ({"site": "in(a,b)"}, "nodes have site=cloud, site=office"),
+        ({"gpu": "h100", "site": "!cloud"}, "nodes have gpu=h100, site=cloud, site=office"),
         ({"rack": "7"}, "no node has a label 'rack'"),
     ],
 )
