@@ -91,7 +91,7 @@ class Controller:
             except MlplatError as error:
                 self._say(error)
                 if isinstance(error, Deposed):
-                    self._leader = None
+                    self._give_up()
             except Exception as error:  # noqa: BLE001 - Ray's, of which there are many; the next look may be luckier
                 self._say(error)
             threading.Event().wait(_TROUBLE_S)
@@ -121,6 +121,12 @@ class Controller:
                 self._leader.resign()
                 ray.kill(ray.get_runtime_context().current_actor)
             self._look.wait(SOON_S if busy else PERIOD_S)
+
+    def _give_up(self) -> None:
+        """Another cluster leads, and has begun anew what runs here."""
+        self._leader = None
+        for name in self._world.groups():
+            self._world.remove(name)
 
     def _step(self, leader: Leader) -> bool:
         """Whether something is under way."""
