@@ -138,8 +138,8 @@ class JobLedger:
 
     def rules(self) -> Rules:
         with translated(), self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_SETTINGS)).all()
-        found = {row.name: json.loads(row.value) for row in rows if row.name not in _LEADERS}
+            rows = connection.execute(sa.select(_SETTINGS).where(_SETTINGS.c.name.not_in(_LEADERS))).all()
+        found = {row.name: json.loads(row.value) for row in rows}
         tenants = {
             name.removeprefix(_TENANT): Tenant(**value)
             for name, value in sorted(found.items())
