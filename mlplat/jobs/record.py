@@ -135,7 +135,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """That a job held slots for a time. `stopped`: for others, before it had ended."""
+    """That a job held slots for a time. `stopped`: it had not ended when they were taken back. `reason` is why they were."""
 
     job: str
     name: str
@@ -146,6 +146,7 @@ class Held:
     began_us: int
     ended_us: int
     stopped: bool
+    reason: str = ""
 
     @classmethod
     def of(cls, record: Record, *, ended_us: int) -> Held:
@@ -159,7 +160,8 @@ class Held:
             placed=record.placed,
             began_us=record.started_us,
             ended_us=ended_us,
-            stopped=record.then == "queued",
+            stopped=record.state == "returning" and record.then == "queued",
+            reason=record.reason,
         )
 
     @classmethod

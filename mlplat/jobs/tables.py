@@ -27,6 +27,7 @@ _HELD: dict[str, Any] = {
     "began": _UTC,
     "ended": _UTC,
     "stopped": pl.Boolean,
+    "reason": pl.String,
 }
 
 
@@ -48,7 +49,9 @@ def usage(spans: Iterable[Held]) -> pl.DataFrame:
 
 def row(record: Record, waits: Mapping[str, str]) -> dict[str, Any]:
     job = record.job
-    reason = waits.get(job.group, "") if record.state == "queued" else record.reason
+    reason = record.reason
+    if record.state == "queued":
+        reason = "; before that it was ".join(filter(None, (waits.get(job.group), record.reason)))
     return {
         "id": job.id,
         "name": record.name,
@@ -79,4 +82,5 @@ def _span(held: Held) -> dict[str, Any]:
         "began": time(held.began_us),
         "ended": time(held.ended_us),
         "stopped": held.stopped,
+        "reason": held.reason,
     }
