@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -58,7 +59,8 @@ class Job:
     """A gang: from `least` to `count` bundles of `each`, all at once or not at all, on nodes that have the `labels`.
 
     `preemptible`: it can be stopped and goes on later where it was; before `min_run_s` seconds that happens only for what has
-    a right that does not wait (`plan`). `group` is the same for jobs between which only their ids and times differ.
+    a right that does not wait (`plan`). `group` is the same for jobs between which only their ids and times differ, and `kind`
+    for those of one tenant that ask for the same bundles and can be stopped, or cannot: short names for what plans look up often.
     """
 
     id: str
@@ -73,12 +75,15 @@ class Job:
     preemptible: bool = True
     min_run_s: float = 60.0
     group: str = field(init=False, compare=False)
+    kind: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.count or not self.each or any(amount <= 0 for _, amount in self.each):
             raise InvalidInput(f"job {self.id!r} asks for nothing: {self.least} to {self.count} of {dict(self.each)}")
-        said = (self.pool, self.tenant, self.priority, self.each, self.least, self.count, self.labels)
-        object.__setattr__(self, "group", repr((*said, self.preemptible, self.min_run_s)))
+        kind = repr((self.tenant, self.each, self.labels, self.preemptible))
+        group = repr((self.pool, self.priority, self.least, self.count, self.min_run_s)) + kind
+        object.__setattr__(self, "kind", sys.intern(kind))  # one string for all: it is found without comparing letters
+        object.__setattr__(self, "group", sys.intern(group))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,4 +99,4 @@ class Lease:
 
     @property
     def size(self) -> int:
-        return sum(count for _, count in self.placed)
+        return sum([count for _, count in self.placed])

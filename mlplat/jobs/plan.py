@@ -17,7 +17,6 @@ gang gets all of its slots or none, and nobody gets a slot before the one who ha
 
 from __future__ import annotations
 
-import bisect
 import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,11 +26,14 @@ import numpy as np
 
 from mlplat.decision import Hold
 from mlplat.jobs.job import Job, Lease, Pool, Tenant
+from mlplat.jobs.lines import Group, Line, lines
 from mlplat.jobs.policy import Policy
 from mlplat.jobs.rights import Rights
 from mlplat.jobs.room import Grid, Nodes, Placed, Shape
-from mlplat.jobs.shares import ROUND, Shares
+from mlplat.jobs.shares import ROUND, Shares, Standing
+from mlplat.jobs.slots import Fit, Slots, Trial
 from mlplat.jobs.stoppable import Stoppable
+from mlplat.jobs.victims import Victims, search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,176 +80,134 @@ def plan(snapshot: Snapshot, policy: Policy, *, now_us: int) -> Plan:
     groups: dict[str, list[Job]] = defaultdict(list)
     for job in snapshot.waiting:
         groups[job.group].append(job)
-    found = [_Planner(pool, snapshot, policy, groups, now_us) for pool in snapshot.pools]
+    by_pool: dict[str, list[list[Job]]] = {pool.name: [] for pool in snapshot.pools}
+    holds: dict[str, Hold] = {}
+    for group, jobs in groups.items():
+        pool = jobs[0].pool
+        if pool in by_pool:
+            by_pool[pool].append(jobs)
+        else:
+            holds[group] = Hold(reason=f"there is no pool {pool!r} now", evidence={"pool": pool})
+    found = [_Planner(pool, snapshot, policy, by_pool[pool.name], now_us) for pool in snapshot.pools]
     for one in found:
         one.run()
-    holds = {group: hold for one in found for group, hold in one.holds.items()}
-    names = {pool.name for pool in snapshot.pools}
-    for group, jobs in groups.items():
-        if jobs[0].pool not in names:
-            holds[group] = Hold(reason=f"there is no pool {jobs[0].pool!r} now", evidence={"pool": jobs[0].pool})
+        holds |= one.holds
     return Plan(
         admits=tuple(admit for one in found for admit in one.admits),
         evictions=tuple(evict for one in found for evict in one.evictions),
         holds=holds,
-        over={(one.pool, name): one.shares.over(name) for one in found for name in sorted(one.shares.fair)},
+        over={(one.pool, name): one.shares.of(name).over for one in found for name in sorted(one.shares.fair)},
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Group:
-    """Jobs between which only their ids and times differ, the first first. `alike` is the same for jobs of one tenant that ask
-    for the same bundles and can be stopped, or cannot."""
-
-    jobs: list[Job]
-    shape: Shape | None
-    alike: tuple[object, ...]
-    at: int = 0
-
-    @property
-    def head(self) -> Job:
-        return self.jobs[self.at]
-
-    def key(self) -> tuple[int, int, str]:
-        """Their order among those of one tenant."""
-        job = self.jobs[self.at]
-        return -job.priority, job.submitted_us, job.id
-
-
 class _Planner:
-    """One pool. `free` is what nobody holds; `later` is that and what is given back already, less what is promised of it. What is
-    admitted fits in both. `wanted` are the slots that the first who cannot have any waits for."""
+    """One pool. `wanted`: somebody waits for slots that others cannot have but for a while."""
 
     def __init__(
-        self, pool: Pool, snapshot: Snapshot, policy: Policy, groups: Mapping[str, list[Job]], now_us: int
+        self, pool: Pool, snapshot: Snapshot, policy: Policy, groups: Sequence[Sequence[Job]], now_us: int
     ) -> None:
         self.nodes = Nodes(pool.nodes)
         self.pool, self.policy, self.now_us = pool.name, policy, now_us
         self.leases = [lease for lease in snapshot.leases if lease.job.pool == pool.name]
-        self.groups = [self._group(jobs) for jobs in groups.values() if jobs[0].pool == pool.name]
-        self.shares = Shares(
-            self.nodes,
-            self.leases,
-            snapshot.tenants,
-            policy,
-            pool=pool.name,
-            usage=snapshot.usage,
-            groups=[group.jobs for group in self.groups],
-        )
+        self.shares = Shares(self.nodes, self.leases, snapshot.tenants, policy, pool=pool.name, usage=snapshot.usage)
+        self.lines = lines(groups, self.nodes, self.shares)
         self.stoppable = Stoppable(self.shares, self.leases, now_us)
-        self.free = self.nodes.total.copy()
-        self.later = self.nodes.total.copy()
-        for lease in self.leases:
-            shape = self._shape(lease.job)
-            self.nodes.add(self.free, shape, lease.placed, -1)
-            if not lease.draining:
-                self.nodes.add(self.later, shape, lease.placed, -1)
-        self._both: Grid | None = None
-        self.wanted: Grid | None = None
+        self.slots = Slots(self.nodes, self.leases)
+        self.wanted = False
         self.admits: list[Admit] = []
         self.evictions: list[Evict] = []
         self.holds: dict[str, Hold] = {}
-        self._no_room: set[tuple[object, ...]] = set()
-        self._passed: set[tuple[int, str]] = set()
-        self._no_right: dict[tuple[object, ...], int] = {}
-        self._fits: dict[
-            tuple[Shape, bool, bool], tuple[Grid, int]
-        ] = {}  # until slots change hands; so is what follows
-        self._nothing: set[tuple[object, ...]] = set()
-        self._queues: dict[tuple[int, str], list[_Group]] = {}
-
-    def _group(self, jobs: list[Job]) -> _Group:
-        shape = self.nodes.shape(jobs[0])
-        return _Group(jobs=jobs, shape=shape, alike=(jobs[0].tenant, shape, jobs[0].preemptible))
+        self._no_room: set[tuple[Shape | None, int]] = set()  # beside what somebody waits for, if anybody does
+        self._no_room_lent: set[tuple[Shape | None, int]] = set()
+        self._nothing: set[tuple[object, ...]] = set()  # until slots change hands; so is what follows
+        self._no_right: dict[Standing, tuple[int, float, bool]] = {}  # to anything: of that priority, for that much
+        self._whys: dict[Standing, tuple[int, Hold]] = {}
 
     def run(self) -> None:
-        queues = self._queues
-        for group in self.groups:
-            queues.setdefault((-self.policy.tier(group.head), group.head.tenant), []).append(group)
-        heap: list[tuple[_Rank, str, int]] = []
-        for (tier, tenant), own in queues.items():
-            own.sort(key=_Group.key)
-            heap.append((self._rank(tier, own[0].head), tenant, self.shares.changes))
+        heap = [(self._rank(line), line.stand.name, 0, line) for line in self.lines]
         heapq.heapify(heap)
-        while heap:
-            rank, tenant, as_of = heapq.heappop(heap)
-            own = queues[rank[0], tenant]
-            moved = self.shares.changed.get(tenant, 0) > as_of  # it holds more or less than when it was put there
-            if moved and (now := self._rank(rank[0], own[0].head)) != rank:
-                heapq.heappush(heap, (now, tenant, self.shares.changes))
-                continue
-            if self._settle(own[0]):
-                self._next(own)
+        entry = heapq.heappop(heap) if heap else None
+        while entry is not None:
+            rank, tenant, as_of, line = entry
+            if not (self._moved(line, as_of) and self._rank(line) != rank):
+                if self._settle(line):
+                    line.next()
+                else:
+                    self._drop(line)
+            if line.groups:
+                entry = heapq.heappushpop(heap, (self._rank(line), tenant, len(self.shares.changes), line))
             else:
-                own.pop(0)
-                at = next((i for i, group in enumerate(own) if not self._hopeless(group)), len(own))
-                if at:
-                    alike = self._why(own[0].head)
-                    self.holds |= {group.head.group: alike for group in own[:at]}
-                    del own[:at]
-            if own:
-                heapq.heappush(heap, (self._rank(rank[0], own[0].head), tenant, self.shares.changes))
+                entry = heapq.heappop(heap) if heap else None
 
-    def _next(self, own: list[_Group]) -> None:
-        """The first group has one less; it may have to go behind another of its tenant."""
-        group = own.pop(0)
-        group.at += 1
-        if group.at < len(group.jobs):
-            bisect.insort(own, group, key=_Group.key)
+    def _moved(self, line: Line, as_of: int) -> bool:
+        """Whether its tenant holds more or less than it did then."""
+        return line.stand.changed > as_of
 
-    def _hopeless(self, group: _Group) -> bool:
-        """Known from others of its tenant that ask for the same or less: most of a long queue is."""
-        job, shape, first = group.jobs[0], group.shape, self.wanted is None
-        if job.least < self._no_right.get(group.alike, job.least + 1):
-            return False
-        if (shape, job.least, False, first) not in self._no_room:
-            return False
-        return first or not job.preemptible or (shape, job.least, True, first) in self._no_room
+    def _drop(self, line: Line) -> None:
+        """The first waits, and so do those behind it of which that is known from others of its tenant that ask for the same or
+        less: most of a long queue."""
+        groups, no_room, lent = line.groups, self._no_room, self._no_room_lent if self.wanted else None
+        at = 0
+        for at, group in enumerate(groups):
+            kind = group.kind
+            asks = kind.shape, group.least
+            if at and (
+                group.least < kind.no_right
+                or asks not in no_room
+                or (lent is not None and kind.preemptible and asks not in lent)
+            ):
+                break
+        else:
+            at = len(groups)
+        if at > 1:
+            self.holds |= dict.fromkeys([group.head.group for group in groups[1:at]], self._why(line.stand))
+        del groups[:at]
 
-    def _rank(self, tier: int, job: Job) -> _Rank:
-        shares, tenant = self.shares, job.tenant
-        asked, usage = shares.dominant(job, job.least), shares.usage(tenant)
-        turn = usage < -shares.turn(tenant, asked)
-        stands = 0 if turn or shares.below(tenant, asked) else 1 if shares.over(tenant) <= ROUND else 2
-        return tier, not self._guaranteed(job, job.least), stands, usage, shares.weighted(tenant)
+    def _rank(self, line: Line) -> _Rank:
+        stand, group = line.stand, line.groups[0]
+        asked = group.kind.share * group.least
+        if (stand.usage < 0 and stand.usage < -self.shares.turn(stand, asked)) or stand.below(asked):
+            stands = 0
+        else:
+            stands = 1 if stand.over <= ROUND else 2
+        guaranteed = not line.passed and group.kind.below_quota(stand, group.least)
+        return -line.tier, not guaranteed, stands, stand.usage, stand.weighted
 
-    def _guaranteed(self, job: Job, least: int) -> bool:
-        """Whether the quota of its tenant is for it: what waits behind another of its tenant has no right before that."""
-        return (self.policy.tier(job), job.tenant) not in self._passed and self.shares.below_quota(job, least)
-
-    def _shape(self, job: Job) -> Shape:
-        shape = self.nodes.shape(job)
-        if shape is None:  # the pool has changed under it
-            return Shape(
-                takes=np.zeros(len(self.nodes.resources), dtype=np.int64),
-                parts=(),
-                allowed=np.zeros(len(self.nodes.ids), dtype=np.int64),
-            )
-        return shape
-
-    def _settle(self, group: _Group) -> bool:
+    def _settle(self, line: Line) -> bool:
         """Give its first job slots, or have them given back for it. False: it waits, and so does what is like it."""
-        job, shape = group.head, group.shape
-        if shape is None or job.least > self.nodes.most(shape):
-            self._hold(job, f"{job.least} x {dict(job.each)} fit on no nodes that {self.pool!r} has now")
+        group = line.groups[0]
+        job, shape, least = group.head, group.kind.shape, group.least
+        if shape is None or least > self.nodes.most(shape):
+            self._hold(job, f"{least} x {dict(job.each)} fit on no nodes that {self.pool!r} has now")
             return False
-        if (over := self.shares.over_limit(job, job.least)) is not None:
+        if line.stand.limit is not None and (over := self.shares.over_limit(job, least)) is not None:
             self._hold(job, over)
             return False
-        first = self.wanted is None
-        most = self._fit(shape, later=True, whole=job.preemptible)  # no more than that fits now
-        for backfill in (False,) if first or not job.preemptible else (False, True):
-            if (shape, job.least, backfill, first) in self._no_room:  # there is only less from one to the next
+        asks = shape, least
+        later = self.slots.fit(shape, least, later=True, whole=job.preemptible)
+        for backfill in (False, True) if self.wanted and job.preemptible else (False,):
+            no_room = self._no_room_lent if backfill else self._no_room
+            if asks in no_room:  # there is only less from one to the next
                 continue
-            room, fit = most if most[1] < job.least else self._fit(shape, later=False, whole=backfill)
-            if fit < job.least:
-                self._no_room.add((shape, job.least, backfill, first))
+            if (fit := self._now(shape, least, later, backfill)) is None:
+                no_room.add(asks)
                 continue
-            placed = self.nodes.spread(room, self._size(job, fit))
-            self._take(job, shape, placed)
+            placed = self.nodes.spread(fit.room, self._size(job, fit.total))
+            self.slots.take(shape, placed)
+            self.shares.add(job, sum(count for _, count in placed))
+            self._forget()
             self.admits.append(Admit(job=job, placed=placed, backfill=backfill))
             return True
-        return self._take_back(group, shape)
+        return self._take_back(line, group, shape, later)
+
+    def _now(self, shape: Shape, least: int, later: Fit | None, backfill: bool) -> Fit | None:
+        """What fits now, if that is enough: no more than `later`."""
+        return None if later is None else self.slots.fit(shape, least, later=False, whole=backfill)
+
+    def _forget(self) -> None:
+        """Slots changed hands."""
+        self._nothing.clear()
+        self._no_right.clear()
 
     def _size(self, job: Job, fit: int) -> int:
         """All that fits, but above the least no more than the fair share; at last the least."""
@@ -257,150 +217,95 @@ class _Planner:
             return next(within, job.least)
         return job.least
 
-    def _fit(self, shape: Shape, *, later: bool, whole: bool) -> tuple[Grid, int]:
-        """How many bundles fit on each node and in all, now or `later`, `whole` or beside what somebody waits for."""
-        key = (shape, later, whole)
-        if (found := self._fits.get(key)) is None:
-            room = self.nodes.bundles(self._grid(later=later, whole=whole), shape)
-            found = self._fits[key] = room, int(room.sum())
-        return found
-
-    def _grid(self, *, later: bool, whole: bool) -> Grid:
-        """What nobody holds and nobody was promised; or, later, what is being given back already too."""
-        if self._both is None:
-            self._both = np.minimum(self.free, self.later)
-        grid = self.later if later else self._both
-        return grid.copy() if whole or self.wanted is None else grid - self.wanted
-
-    def _take(self, job: Job, shape: Shape, placed: Placed) -> None:
-        self.nodes.add(self.free, shape, placed, -1)
-        self.nodes.add(self.later, shape, placed, -1)
-        self._moved()
-        self.shares.add(job, sum(count for _, count in placed))
-
-    def _moved(self) -> None:
-        """Slots changed hands: what was known of them may not be so now."""
-        self._both = None
-        self._fits.clear()
-        self._nothing.clear()
-
-    def _take_back(self, group: _Group, shape: Shape) -> bool:
-        job, first, alike = group.head, self.wanted is None, group.alike
-        victims = None
-        if job.least < self._no_right.get(alike, job.least + 1):
-            least = self._least(group) if job.least > 1 else 1
-            if least < job.least and self._victims(job, least, shape, first) is None:
-                self._no_right[alike] = least
-            else:
-                victims = self._victims(job, job.least, shape, first)
-        if victims is not None:
-            for lease, reason in victims:
-                self.stoppable.stopped(lease)
-                self.evictions.append(Evict(lease=lease, by=job, reason=reason))
-                self.nodes.add(self.later, self._shape(lease.job), lease.placed, 1)
-                self.shares.give_back(lease)
+    def _take_back(self, line: Line, group: Group, shape: Shape, later: Fit | None) -> bool:
+        job, kind = group.head, group.kind
+        if group.least < kind.no_right:
+            victims = [] if later else self._least_victims(line, group, shape)
+            if victims is not None:
+                self._promise(job, shape, victims)
+                return True
+            kind.no_right = min(group.least, kind.no_right)
+        if not self.wanted:
+            self.slots.set_aside(self._wanted(job, shape))
+            self.wanted = True
             self._no_room.clear()
-            self._moved()
-            room, _ = self._fit(shape, later=True, whole=job.preemptible)
-            promised = self.nodes.spread(room, job.least)
-            self.nodes.add(self.later, shape, promised, -1)
-            self.shares.add(job, job.least)
-            self._moved()
-            self._hold(job, "its slots are being given back")
-            return True
-        # Neither has what comes later of this tenant and asks for as much: its priority is no higher.
-        self._no_right[alike] = min(job.least, self._no_right.get(alike, job.least))
-        if first:
-            self.wanted = self._wanted(job, shape)
-            self._fits.clear()
-        self._passed.add((self.policy.tier(job), job.tenant))
-        self.holds[job.group] = self._why(job)
+            self._nothing.clear()
+        line.passed = True
+        self.holds[job.group] = self._why(line.stand)
         return False
 
-    def _least(self, group: _Group) -> int:
-        """The smallest gang that waits behind it: where that has no right to slots, none between has."""
-        behind = self._queues[-self.policy.tier(group.head), group.head.tenant]
-        return min(one.jobs[0].least for one in behind if one.alike == group.alike)
+    def _promise(self, job: Job, shape: Shape, victims: Victims) -> None:
+        for lease, reason in victims:
+            self.stoppable.stopped(lease)
+            self.evictions.append(Evict(lease=lease, by=job, reason=reason))
+            self.slots.give_back(self.nodes.taken(lease.job), lease.placed)
+            self.shares.give_back(lease)
+        fit = self.slots.fit(shape, job.least, later=True, whole=job.preemptible)
+        assert fit is not None
+        self.slots.promise(shape, self.nodes.spread(fit.room, job.least))
+        self.shares.add(job, job.least)
+        self._no_room.clear()
+        self._no_room_lent.clear()
+        self._forget()
+        self._hold(job, "its slots are being given back")
 
     def _wanted(self, job: Job, shape: Shape) -> Grid:
         """Slots where most of what it waits for is free or can be stopped."""
         kept = self.nodes.total.copy()
         for lease in self.leases:
             if not lease.draining and not lease.job.preemptible:
-                self.nodes.add(kept, self._shape(lease.job), lease.placed, -1)
+                self.nodes.add(kept, self.nodes.taken(lease.job), lease.placed, -1)
         for admit in self.admits:
-            self.nodes.add(kept, self._shape(admit.job), admit.placed, -1)
+            self.nodes.add(kept, self.nodes.taken(admit.job), admit.placed, -1)
         wanted = np.zeros_like(kept)
         placed = self.nodes.place(kept, shape, job.least) or self.nodes.place(self.nodes.total, shape, job.least)
         assert placed is not None
         self.nodes.add(wanted, shape, placed, 1)
         return wanted
 
-    def _victims(self, job: Job, least: int, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
-        """Whose slots it takes back for that many bundles: of the lowest priorities that are enough, one that is enough alone or
-        else the youngest, and none that is not needed. None if it has no right to enough of them."""
-        if least <= self._fit(shape, later=True, whole=job.preemptible)[1]:
-            return []  # what is being given back already is enough
-        guaranteed = self._guaranteed(job, least)
-        alike = (job.tenant, job.priority, shape, least, first, guaranteed)
+    def _least_victims(self, line: Line, group: Group, shape: Shape) -> Victims | None:
+        """First for the smallest gang that waits behind it: where that has no right to slots, none between has."""
+        if group.least > 1:
+            least = min([one.least for one in line.groups if one.kind is group.kind])
+            if least < group.least and not (
+                self.slots.fit(shape, least, later=True, whole=group.kind.preemptible)
+                or self._victims(line, least, shape)
+            ):
+                group.kind.no_right = least
+                return None
+        return self._victims(line, group.least, shape)
+
+    def _victims(self, line: Line, least: int, shape: Shape) -> Victims | None:
+        """Whose slots its first takes back for that many bundles. None if it has no right to enough of them."""
+        job, kind, stand = line.groups[0].head, line.groups[0].kind, line.stand
+        guaranteed = not line.passed and kind.below_quota(stand, least)
+        alike = (stand, job.priority, shape, least, guaranteed)
         if alike in self._nothing:  # neither has what may be promised no more than that
             return None
+        known = self._no_right.get(stand)
+        if known and job.priority <= known[0] and kind.share * least >= known[1] and guaranteed <= known[2]:
+            return None
+        first = not self.wanted
         rights = Rights(self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us)
-        found = self._search(job, least, shape, rights)
+        worth = rights.worth_a_look()
+        if not worth:
+            self._no_right[stand] = job.priority, kind.share * least, guaranteed
+            return None
+        found = search(rights, worth, self.nodes, shape, least, lambda: Trial(self.slots, shape, whole=job.preemptible))
         if found is None and job.preemptible:
             self._nothing.add(alike)
         return found
 
-    def _search(self, job: Job, least: int, shape: Shape, rights: Rights) -> list[tuple[Lease, str]] | None:
-        chosen: list[tuple[Lease, str]] = []
-        if not (worth := rights.worth_a_look()):
-            return None
-        later = self._grid(later=True, whole=job.preemptible)
-        for lease in worth:
-            reason = rights.over(lease)
-            if reason is None or not self._helps(lease, shape):
-                continue
-            rights.given_up(lease)
-            chosen.append((lease, reason))
-            self.nodes.add(later, self._shape(lease.job), lease.placed, 1)
-            if self.nodes.fits(later, shape, least):
-                break
-        else:
-            return None
-        if len(chosen) == 1:
-            return chosen
-        rights.forget()
-        highest = max(lease.job.priority for lease, _ in chosen)
-        for lease in worth:
-            reason = rights.over(lease)
-            if reason is None or lease.job.priority > highest:
-                continue
-            alone = self._grid(later=True, whole=job.preemptible)
-            self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
-            if self.nodes.fits(alone, shape, least):
-                return [(lease, reason)]
-        return self._needed(least, shape, chosen, later)
-
-    def _helps(self, lease: Lease, shape: Shape) -> bool:
-        """Whether it holds any of what is asked for."""
-        takes = self._shape(lease.job).takes
-        return any(takes[column] for column, _ in shape.parts)
-
-    def _needed(
-        self, least: int, shape: Shape, chosen: list[tuple[Lease, str]], later: Grid
-    ) -> list[tuple[Lease, str]]:
-        """Those without which the others, which are given back `later`, are not enough."""
-        kept = list(chosen)
-        for one in reversed(chosen):
-            without = later.copy()
-            self.nodes.add(without, self._shape(one[0].job), one[0].placed, -1)
-            if self.nodes.fits(without, shape, least):
-                later = without
-                kept.remove(one)
-        return kept
-
-    def _why(self, job: Job) -> Hold:
-        return Hold(reason=self.shares.why(job), evidence={"tenant": job.tenant, "pool": self.pool})
+    def _why(self, stand: Standing) -> Hold:
+        """Others have the slots."""
+        known = self._whys.get(stand)
+        if known is None or known[0] != stand.changed:
+            reason = (
+                f"others have the slots, and {stand.name!r} has {stand.weighted * stand.weight:.0%} of {self.pool!r}"
+            )
+            known = stand.changed, Hold(reason=reason, evidence={"tenant": stand.name, "pool": self.pool})
+            self._whys[stand] = known
+        return known[1]
 
     def _hold(self, job: Job, reason: str) -> None:
         self.holds[job.group] = Hold(reason=reason, evidence={"tenant": job.tenant, "pool": self.pool})

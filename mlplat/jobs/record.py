@@ -115,7 +115,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         said = asdict(self)
-        del said["job"]["group"]
+        for name in ("group", "kind"):  # they follow from the rest
+            del said["job"][name]
         return said
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
 from mlplat.clock import US_PER_S
 from mlplat.jobs.job import Job, Lease
@@ -37,39 +37,30 @@ class Rights:
         self._job, self._first, self._now_us = job, first, now_us
         self._tier = shares.policy.tier(job)
         self._guaranteed = guaranteed
-        asked = shares.dominant(job, least)
-        self._after = shares.weighted(job.tenant, asked)
-        self._entitled = shares.over(job.tenant) <= ROUND
-        self._slice = shares.turn(job.tenant, asked)
-        self._below = shares.below(job.tenant, asked)
-        self._at_once = self._guaranteed or self._tier == ABOVE
+        asked, stand = shares.dominant(job, least), shares.of(job.tenant)
+        self._stand = stand
+        self._after = (stand.share + asked) / stand.weight
+        self._entitled = stand.over <= ROUND
+        self._slice = shares.turn(stand, asked)
+        self._below = stand.below(asked)
         self._gone: dict[str, float] = {}
         self._gone_vector: dict[str, Vector] = {}
 
-    def worth_a_look(self) -> list[Lease]:
+    def worth_a_look(self) -> Sequence[Lease]:
         """All for which `over` may say something, in the order in which they are stopped; it has the last word, since what is
         given up takes rights away. Most of who waits has no right at all, and need not look at each lease for that."""
-        leases = self._stoppable
-        if self._at_once:
-            return leases.those(np.ones_like(leases.ripe))
-        left, over = leases.stand()
-        found = left >= self._after - 2 * ROUND
-        if self._below:
-            found |= over >= -2 * ROUND
-        elif self._entitled:
-            used = leases.usage - self._shares.usage(self._job.tenant)
-            found |= (used > self._slice) & (over >= -2 * ROUND)
-        found |= leases.tenant == leases.tenants.get(self._job.tenant, -1)
-        found &= leases.ripe
-        if self._first:
-            found |= leases.lent
-        if self._tier > LAST:
-            found |= leases.idle
-        return leases.those(found)
-
-    def _used_less(self, other: str) -> bool:
-        shares = self._shares
-        return shares.usage(other) - shares.usage(self._job.tenant) > self._slice
+        if self._guaranteed or self._tier == ABOVE:
+            return self._stoppable.all()
+        stand = self._stand
+        return self._stoppable.worth_a_look(
+            stand,
+            self._job.priority,
+            after=self._after,
+            below=self._below,
+            used=self._slice if self._entitled and not self._below else None,
+            lent=self._first,
+            idle=self._tier > LAST,
+        )
 
     def over(self, lease: Lease) -> str | None:
         """The right to a lease in words, or None."""
@@ -95,17 +86,16 @@ class Rights:
             return "its tenant gave it a higher priority" if other.priority < job.priority else None
         if not shares.keeps_quota(lease, self._gone_vector.get(other.tenant)):
             return None
-        gives = shares.dominant(other, lease.size)
-        left = shares.weighted(other.tenant, -gives - self._gone.get(other.tenant, 0.0))
+        stand, gives = shares.of(other.tenant), shares.dominant(other, lease.size)
+        left = (stand.share - (gives + self._gone.get(other.tenant, 0.0))) / stand.weight
         if left >= self._after - ROUND:
             return "its tenant has a smaller share"
-        fair = shares.fair.get(other.tenant, 0.0) / shares.weight(other.tenant)
-        before = left + gives / shares.weight(other.tenant)
-        if before < fair - ROUND:
+        before = left + gives / stand.weight
+        if before < stand.fair / stand.weight - ROUND:
             return None
         if self._below:
             return "its tenant is below its fair share"
-        if self._entitled and self._used_less(other.tenant):
+        if self._entitled and stand.usage - self._stand.usage > self._slice:
             return "its tenant used less lately"
         return None
 

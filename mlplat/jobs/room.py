@@ -35,6 +35,14 @@ class Shape:
     allowed: Grid
     most: list[int] = field(default_factory=list)
 
+    def room(self, row: int, amounts: Sequence[int]) -> int:
+        """How many bundles fit into these amounts on one node."""
+        most = int(self.allowed[row])
+        for column, takes in self.parts:
+            if (fit := amounts[column] // takes) < most:
+                most = fit
+        return max(most, 0)
+
 
 class Nodes:
     """The nodes of a pool as a grid. Shapes are looked up by what they are made of."""
@@ -45,17 +53,27 @@ class Nodes:
         self.total = np.array(
             [[units(node.total.get(name, 0.0)) for name in self.resources] for node in nodes], dtype=np.int64
         ).reshape(len(nodes), len(self.resources))
-        self._row = {node_id: row for row, node_id in enumerate(self.ids)}
+        self.rows = {node_id: row for row, node_id in enumerate(self.ids)}
         self._column = {name: column for column, name in enumerate(self.resources)}
         self._labels = [node.labels for node in nodes]
         self._shapes: dict[tuple[object, object], Shape | None] = {}
+        self._by_kind: dict[str, Shape | None] = {}
+        self._nothing = Shape(
+            takes=np.zeros(len(self.resources), dtype=np.int64), parts=(), allowed=np.zeros(len(nodes), dtype=np.int64)
+        )
 
     def shape(self, job: Job) -> Shape | None:
         """None if the pool has not all of its resources."""
-        key = (job.each, job.labels)
-        if key not in self._shapes:
-            self._shapes[key] = self._shape(job)
-        return self._shapes[key]
+        if job.kind not in self._by_kind:
+            key = (job.each, job.labels)
+            if key not in self._shapes:
+                self._shapes[key] = self._shape(job)
+            self._by_kind[job.kind] = self._shapes[key]
+        return self._by_kind[job.kind]
+
+    def taken(self, job: Job) -> Shape:
+        """The shape of what a job holds: nothing, if the pool has changed under it."""
+        return self.shape(job) or self._nothing
 
     def _shape(self, job: Job) -> Shape | None:
         if any(name not in self._column for name, _ in job.each):
@@ -81,7 +99,7 @@ class Nodes:
     def add(self, grid: Grid, shape: Shape, placed: Iterable[tuple[str, int]], sign: int) -> None:
         """Put bundles into a grid, or (-1) take them out of it. Those on nodes that are gone are nowhere."""
         for node_id, count in placed:
-            if (row := self._row.get(node_id)) is not None:
+            if (row := self.rows.get(node_id)) is not None:
                 grid[row] += sign * count * shape.takes
 
     def place(self, grid: Grid, shape: Shape, count: int) -> Placed | None:
@@ -91,8 +109,9 @@ class Nodes:
 
     def spread(self, room: Grid, count: int) -> Placed:
         """The same where it is known that they fit, from how many fit on each node."""
-        room, placed = room.copy(), []
+        placed: list[tuple[str, int]] = []
         while (most := int(room[row := int(room.argmax())])) < count:
+            room = room if placed else room.copy()
             placed.append((self.ids[row], most))
             room[row], count = 0, count - most
         row = int(np.where(room >= count, room, MOST).argmin())

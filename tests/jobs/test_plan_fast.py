@@ -12,69 +12,113 @@ import pytest
 
 from benchmarks._figures import Scene
 from benchmarks._jobs import decision
+from mlplat.decision import Hold
 from mlplat.jobs import plan as planning
 from mlplat.jobs.job import PRIORITIES, Job, Lease, Node, Pool, Tenant
+from mlplat.jobs.lines import Line
 from mlplat.jobs.plan import Plan, Snapshot, plan
 from mlplat.jobs.policy import Policy
 from mlplat.jobs.rights import Rights
-from mlplat.jobs.room import MOST, Grid, Shape
+from mlplat.jobs.room import Grid, Shape
+from mlplat.jobs.shares import ROUND, Standing
+from mlplat.jobs.slots import Fit, Slots
 from mlplat.jobs.usage import Usage
+from mlplat.jobs.victims import Victims
 
 US = 1_000_000
 Compare = Callable[[Snapshot, Policy, int], Plan]
 
 
-class _Always(dict[str, int]):
-    """Whoever asks is told that it has changed just now."""
+class _SlowSlots(Slots):
+    """Works out anew what fits."""
 
-    def get(self, key: str, default: object = None) -> int:
-        return 1 << 60
+    def fit(self, shape: Shape, least: int, *, later: bool, whole: bool) -> Fit | None:
+        room = self._nodes.bundles(self.grid(later=later, whole=whole), shape)
+        return None if int(room.sum()) < least else Fit(room, int(room.sum()), 0)
 
 
 class _Slow(planning._Planner):
     """Looks at each lease, keeps nothing in mind, tries all places, and puts everybody in the queue anew."""
 
-    def run(self) -> None:
-        self.shares.changed = _Always()
-        super().run()
+    def __init__(self, pool: Pool, snapshot: Snapshot, policy: Policy, *rest: Any) -> None:
+        super().__init__(pool, snapshot, policy, *rest)
+        self.slots = _SlowSlots(self.nodes, self.leases)
+        for line in self.lines:
+            line.groups.sort(key=lambda one: (-one.head.priority, one.head.submitted_us, one.head.id))
 
-    def _fit(self, shape: Shape, *, later: bool, whole: bool) -> tuple[Grid, int]:
-        self._fits.clear()
-        room, fit = super()._fit(shape, later=later, whole=whole)
-        return room, MOST if later else fit
+    def _moved(self, line: Line, as_of: int) -> bool:
+        return True
 
-    def _victims(self, job: Job, least: int, shape: Shape, first: bool) -> list[tuple[Lease, str]] | None:
+    def _rank(self, line: Line) -> tuple[int, bool, int, float, float]:
+        stand, job = line.stand, line.groups[0].head
+        capacity = [max(1, total) for total in self.nodes.total.sum(axis=0).tolist()]
+        assert stand.share == max(held / most for held, most in zip(stand.held, capacity, strict=True))
+        asked, weighted, fair = (
+            self.shares.dominant(job, job.least),
+            stand.share / stand.weight,
+            stand.fair / stand.weight,
+        )
+        turn = stand.usage < -self.shares.turn(stand, asked)
+        below = weighted - fair + asked / stand.weight <= ROUND
+        stands = 0 if turn or below else 1 if weighted - fair <= ROUND else 2
+        return -line.tier, not self._guaranteed(line, job.least), stands, stand.usage, weighted
+
+    def _guaranteed(self, line: Line, least: int) -> bool:
+        job = line.groups[0].head
+        quota = self.shares.quota(job)
+        full = any(line.stand.held[at] + has * least > bound for at, bound, has in quota)
+        return not line.passed and bool(quota) and not full
+
+    def _now(self, shape: Shape, least: int, later: Fit | None, backfill: bool) -> Fit | None:
+        return self.slots.fit(shape, least, later=False, whole=backfill)
+
+    def _why(self, stand: Standing) -> Hold:
+        self._whys.clear()
+        return super()._why(stand)
+
+    def _victims(self, line: Line, least: int, shape: Shape) -> Victims | None:
+        job, first = line.groups[0].head, not self.wanted
+
         def rights() -> Rights:
-            guaranteed = self._guaranteed(job, least)
+            guaranteed = self._guaranteed(line, least)
             return Rights(
                 self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us
             )
 
-        base = self._grid(later=True, whole=job.preemptible)
-        if self.nodes.place(base, shape, least) is not None:
-            return []
+        def enough(grid: Grid) -> bool:
+            return self.nodes.place(grid, shape, least) is not None
+
+        def given(lease: Lease, grid: Grid, sign: int = 1) -> Grid:
+            grid = grid.copy()
+            self.nodes.add(grid, self.nodes.taken(lease.job), lease.placed, sign)
+            return grid
+
+        base = self.slots.grid(later=True, whole=job.preemptible)
         gone = {evict.lease.job.id for evict in self.evictions}
         every = [lease for lease in self.stoppable.leases if lease.job.id not in gone]
-        own, later, chosen = rights(), base.copy(), []
+        own, later, chosen = rights(), base, []
         for lease in every:
             reason = own.over(lease)
-            if reason is None or not self._helps(lease, shape):
+            takes = self.nodes.taken(lease.job).takes
+            if reason is None or not any(takes[column] for column, _ in shape.parts):
                 continue
             own.given_up(lease)
             chosen.append((lease, reason))
-            self.nodes.add(later, self._shape(lease.job), lease.placed, 1)
-            if self.nodes.place(later, shape, least) is not None:
+            later = given(lease, later)
+            if enough(later):
                 break
         else:
             return None
         own, highest = rights(), max(lease.job.priority for lease, _ in chosen)
         for lease in every:
-            alone = base.copy()
-            self.nodes.add(alone, self._shape(lease.job), lease.placed, 1)
-            fits = lease.job.priority <= highest and self.nodes.place(alone, shape, least) is not None
-            if fits and (reason := own.over(lease)) is not None:
+            if lease.job.priority <= highest and enough(given(lease, base)) and (reason := own.over(lease)) is not None:
                 return [(lease, reason)]
-        return self._needed(least, shape, chosen, later)
+        kept = list(chosen)
+        for one in reversed(chosen):
+            if enough(without := given(one[0], later, -1)):
+                later = without
+                kept.remove(one)
+        return kept
 
 
 @pytest.fixture
