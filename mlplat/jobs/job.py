@@ -99,4 +99,6 @@ class Lease:
 
     @property
     def size(self) -> int:
-        return sum([count for _, count in self.placed])
+        if len(self.placed) == 1:
+            return self.placed[0][1]
+        return sum(count for _, count in self.placed)

@@ -120,7 +120,7 @@ class _Planner:
         self._no_room: set[tuple[Shape | None, int]] = set()  # beside what somebody waits for, if anybody does
         self._no_room_lent: set[tuple[Shape | None, int]] = set()
         self._nothing: set[tuple[object, ...]] = set()  # until slots change hands; so is what follows
-        self._no_right: dict[Standing, tuple[int, float, bool]] = {}  # to anything: of that priority, for that much
+        self._rightless: dict[Standing, tuple[int, float, bool]] = {}  # to anything: of that priority, for that much
         self._whys: dict[Standing, tuple[int, Hold]] = {}
 
     def run(self) -> None:
@@ -147,18 +147,14 @@ class _Planner:
         """The first waits, and so do those behind it of which that is known from others of its tenant that ask for the same or
         less: most of a long queue."""
         groups, no_room, lent = line.groups, self._no_room, self._no_room_lent if self.wanted else None
-        at = 0
-        for at, group in enumerate(groups):
-            kind = group.kind
-            asks = kind.shape, group.least
-            if at and (
-                group.least < kind.no_right
-                or asks not in no_room
-                or (lent is not None and kind.preemptible and asks not in lent)
-            ):
+        at = 1
+        for group in groups[1:]:
+            kind, asks = group.kind, (group.kind.shape, group.least)
+            if group.least < kind.no_right or asks not in no_room:
                 break
-        else:
-            at = len(groups)
+            if lent is not None and kind.preemptible and asks not in lent:
+                break
+            at += 1
         if at > 1:
             self.holds |= dict.fromkeys([group.head.group for group in groups[1:at]], self._why(line.stand))
         del groups[:at]
@@ -207,7 +203,7 @@ class _Planner:
     def _forget(self) -> None:
         """Slots changed hands."""
         self._nothing.clear()
-        self._no_right.clear()
+        self._rightless.clear()
 
     def _size(self, job: Job, fit: int) -> int:
         """All that fits, but above the least no more than the fair share; at last the least."""
@@ -279,17 +275,18 @@ class _Planner:
         """Whose slots its first takes back for that many bundles. None if it has no right to enough of them."""
         job, kind, stand = line.groups[0].head, line.groups[0].kind, line.stand
         guaranteed = not line.passed and kind.below_quota(stand, least)
+        asked = kind.share * least
+        none = self._rightless.get(stand)
+        if none and job.priority <= none[0] and asked >= none[1] and guaranteed <= none[2]:  # nor had it for less
+            return None
         alike = (stand, job.priority, shape, least, guaranteed)
         if alike in self._nothing:  # neither has what may be promised no more than that
-            return None
-        known = self._no_right.get(stand)
-        if known and job.priority <= known[0] and kind.share * least >= known[1] and guaranteed <= known[2]:
             return None
         first = not self.wanted
         rights = Rights(self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us)
         worth = rights.worth_a_look()
         if not worth:
-            self._no_right[stand] = job.priority, kind.share * least, guaranteed
+            self._rightless[stand] = job.priority, asked, guaranteed
             return None
         found = search(rights, worth, self.nodes, shape, least, lambda: Trial(self.slots, shape, whole=job.preemptible))
         if found is None and job.preemptible:

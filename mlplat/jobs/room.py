@@ -104,21 +104,20 @@ class Nodes:
 
     def place(self, grid: Grid, shape: Shape, count: int) -> Placed | None:
         """Nodes for `count` bundles, as few as can be, and of those the fullest; None if they do not fit."""
-        room = self.bundles(grid, shape)
-        return None if int(room.sum()) < count else self.spread(room, count)
+        room = self.bundles(grid, shape).tolist()
+        return None if sum(room) < count else self.spread(room, count)
 
-    def spread(self, room: Grid, count: int) -> Placed:
+    def spread(self, room: Sequence[int], count: int) -> Placed:
         """The same where it is known that they fit, from how many fit on each node."""
         placed: list[tuple[str, int]] = []
-        while (most := int(room[row := int(room.argmax())])) < count:
-            room = room if placed else room.copy()
+        while count not in room:
+            most = max(room)
+            if most > count:
+                return (*placed, (self.ids[room.index(min([fit for fit in room if fit > count]))], count))
+            row = room.index(most)
             placed.append((self.ids[row], most))
-            room[row], count = 0, count - most
-        row = int(np.where(room >= count, room, MOST).argmin())
-        return (*placed, (self.ids[row], count))
-
-    def fits(self, grid: Grid, shape: Shape, count: int) -> bool:
-        return int(self.bundles(grid, shape).sum()) >= count
+            room, count = [*room[:row], 0, *room[row + 1 :]], count - most
+        return (*placed, (self.ids[room.index(count)], count))
 
     def bundles(self, grid: Grid, shape: Shape) -> Grid:
         """How many bundles fit on each node."""

@@ -15,7 +15,7 @@ from mlplat.jobs.room import Grid, Nodes, Placed, Shape
 class Fit:
     """How many bundles fit on each node and in all, after so many changes."""
 
-    room: Grid
+    room: list[int]
     total: int
     seen: int
 
@@ -91,12 +91,12 @@ class Slots:
         key = (shape, later, whole)
         found, touched = self._fits.get(key), self._touched
         if found is None:
-            room = self._nodes.bundles(self.grid(later=later, whole=whole), shape)
-            found = self._fits[key] = Fit(room, int(room.sum()), len(touched))
+            room = self._nodes.bundles(self.grid(later=later, whole=whole), shape).tolist()
+            found = self._fits[key] = Fit(room, sum(room), len(touched))
         elif found.seen < len(touched) and (found.total >= least or found.seen < self._more):
             for row in set(touched[found.seen :]):
                 fit = shape.room(row, self.amounts(row, later=later, whole=whole))
-                found.total += fit - int(found.room[row])
+                found.total += fit - found.room[row]
                 found.room[row] = fit
             found.seen = len(touched)
         return None if found.total < least else found
@@ -119,7 +119,7 @@ class Trial:
             if (row := slots.row(node_id)) is None:
                 continue
             if (known := self._changed.get(row)) is None:
-                amounts, before = slots.amounts(row, later=True, whole=self._whole), int(self._room[row])
+                amounts, before = slots.amounts(row, later=True, whole=self._whole), self._room[row]
             else:
                 amounts, before = known
             for column, takes in shape.parts:

@@ -33,8 +33,8 @@ class _SlowSlots(Slots):
     """Works out anew what fits."""
 
     def fit(self, shape: Shape, least: int, *, later: bool, whole: bool) -> Fit | None:
-        room = self._nodes.bundles(self.grid(later=later, whole=whole), shape)
-        return None if int(room.sum()) < least else Fit(room, int(room.sum()), 0)
+        room = self._nodes.bundles(self.grid(later=later, whole=whole), shape).tolist()
+        return None if sum(room) < least else Fit(room, sum(room), 0)
 
 
 class _Slow(planning._Planner):
@@ -176,7 +176,8 @@ def test_in_made_up_crowds(seed: int, compare: Compare) -> None:
     leases: list[Lease] = []
     waiting: list[Job] = []
     for turn in range(12):
-        waiting += [_job(rng, f"j{turn:02}.{i:02}", now_us) for i in range(rng.choice([0, 2, 20]))]
+        waiting += [_job(rng, f"j{turn:02}.{i:02}", now_us + i // 3) for i in range(rng.choice([0, 2, 20, 60]))]
+        waiting.sort(key=lambda job: job.submitted_us if turn % 3 else rng.random())
         snapshot = Snapshot(
             pools=pools, tenants=tenants, leases=tuple(leases), waiting=tuple(waiting), usage=usage.seconds
         )
