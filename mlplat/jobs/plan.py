@@ -18,6 +18,7 @@ gang gets all of its slots or none, and nobody gets a slot before the one who ha
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,7 +121,9 @@ class _Planner:
         self._no_room: set[tuple[Shape | None, int]] = set()  # beside what somebody waits for, if anybody does
         self._no_room_lent: set[tuple[Shape | None, int]] = set()
         self._nothing: set[tuple[object, ...]] = set()  # until slots change hands; so is what follows
-        self._rightless: dict[Standing, tuple[int, float, bool]] = {}  # to anything: of that priority, for that much
+        self._rightless: dict[
+            Standing, float
+        ] = {}  # who has no right to anything for that much: later priorities are no higher
         self._whys: dict[Standing, tuple[int, Hold]] = {}
 
     def run(self) -> None:
@@ -276,8 +279,7 @@ class _Planner:
         job, kind, stand = line.groups[0].head, line.groups[0].kind, line.stand
         guaranteed = not line.passed and kind.below_quota(stand, least)
         asked = kind.share * least
-        none = self._rightless.get(stand)
-        if none and job.priority <= none[0] and asked >= none[1] and guaranteed <= none[2]:  # nor had it for less
+        if not guaranteed and asked >= self._rightless.get(stand, math.inf):
             return None
         alike = (stand, job.priority, shape, least, guaranteed)
         if alike in self._nothing:  # neither has what may be promised no more than that
@@ -286,7 +288,7 @@ class _Planner:
         rights = Rights(self.shares, self.stoppable, job, least, first=first, guaranteed=guaranteed, now_us=self.now_us)
         worth = rights.worth_a_look()
         if not worth:
-            self._rightless[stand] = job.priority, asked, guaranteed
+            self._rightless[stand] = asked
             return None
         found = search(rights, worth, self.nodes, shape, least, lambda: Trial(self.slots, shape, whole=job.preemptible))
         if found is None and job.preemptible:

@@ -43,13 +43,12 @@ class _Slow(planning._Planner):
     def __init__(self, pool: Pool, snapshot: Snapshot, policy: Policy, *rest: Any) -> None:
         super().__init__(pool, snapshot, policy, *rest)
         self.slots = _SlowSlots(self.nodes, self.leases)
-        for line in self.lines:
-            line.groups.sort(key=lambda one: (-one.head.priority, one.head.submitted_us, one.head.id))
 
     def _moved(self, line: Line, as_of: int) -> bool:
         return True
 
     def _rank(self, line: Line) -> tuple[int, bool, int, float, float]:
+        line.groups.sort(key=lambda one: (-one.head.priority, one.head.submitted_us, one.head.id))
         stand, job = line.stand, line.groups[0].head
         capacity = [max(1, total) for total in self.nodes.total.sum(axis=0).tolist()]
         assert stand.share == max(held / most for held, most in zip(stand.held, capacity, strict=True))
@@ -224,6 +223,23 @@ def test_what_had_no_right_may_have_one_when_slots_changed_hands(compare: Compar
     )
     found = compare(snapshot, Policy(slice_s=20.0), 1_000 * US)
     assert [(one.by.id, one.lease.job.id) for one in found.evictions] == [("cores", "first"), ("yes", "second")]
+
+
+def test_who_had_no_right_to_anything_may_have_one_when_another_got_more(compare: Compare) -> None:
+    snapshot = Snapshot(
+        pools=[Pool(name="gpu", nodes=(Node(id="n0", total={"GPU": 8.0, "CPU": 100.0}),))],
+        tenants={},
+        leases=[_runs(_asks("taken", "b")), *(_runs(_asks(f"kept{i}", "x", preemptible=False)) for i in range(7))],
+        waiting=[
+            _asks("no", "a"),
+            _asks("yes", "a", each=(("CPU", 38.0), ("GPU", 1.0)), submitted_us=1),
+            _asks("more", "b", each=(("CPU", 60.0),), submitted_us=2),
+        ],
+        usage={("gpu", "a"): 1.0},
+    )
+    found = compare(snapshot, Policy(slice_s=20.0), 1_000 * US)
+    assert [one.job.id for one in found.admits] == ["more"]
+    assert [(one.by.id, one.lease.job.id) for one in found.evictions] == [("yes", "taken")]
 
 
 def test_who_got_slots_out_of_turn_queues_behind_who_has_none(compare: Compare) -> None:
