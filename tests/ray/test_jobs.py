@@ -310,6 +310,7 @@ def test_what_is_reserved_is_given_back_to_what_is_outside_of_the_queue(
     steps = tmp_path / "steps"
     job_id = platform.jobs.submit(python(STEPS, steps, 10_000), compute=BOTH, priority="idle")
     until(steps.exists)
+
     class Outside:
         def answers(self) -> bool:
             return True
