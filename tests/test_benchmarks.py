@@ -206,7 +206,9 @@ def test_a_row_of_the_benchmark_of_serving_has_its_form_in_quick(tmp_path: Path,
 @pytest.mark.ray
 def test_the_benchmark_of_jobs_has_its_form_in_quick(tmp_path: Path) -> None:
     rows = run("jobs", tmp_path)
-    keys = "plan_time jain_simulated off_share jain_real idle_slots production_start_s flood_gain resume_lost submit_rate"
+    keys = (
+        "plan_time jain_simulated off_share jain_real idle_slots production_start_s flood_gain resume_lost submit_rate"
+    )
     assert [row["key"] for row in rows] == keys.split()
     assert not [row for row in rows if "; " in row["measure"]]
     held = {row["key"] for row in rows if row["holds"]}
