@@ -17,6 +17,7 @@ from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
+from mlplat.serve.shared import Share
 
 EXPERIMENT_S = 0.25
 DEADLINE_S = 10.0
@@ -50,17 +51,22 @@ class Version:
         backbone: Backbone | None = None,
         *,
         cache: Cache[Values] | None = None,
+        shared: Share | None = None,
         compute: Mapping[str, Any] | None = None,
     ) -> Version:
-        """`backbone` answers in the place of the model itself, `cache` what it has answered before."""
+        """`backbone` answers in the place of the model itself, `cache` what it has answered before, and `shared` what others
+        with this model have."""
         signature, answering = model.signature, backbone or Fused(model)
         outputs = [field.name for field in signature.outputs]
+        remembered = (
+            None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs, shared=shared)
+        )
         return cls(
             number=number,
             digest=model.digest,
             signature=signature,
             backbone=answering,
-            remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
+            remembered=remembered,
             layout=Layout.of(signature),
             inputs=signature.inputs(),
             compute=compute,
