@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from pydantic import SecretStr
 
 from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Act, Decision
@@ -32,6 +31,7 @@ from mlplat.serve.gold_promoter import GoldPromoter
 from mlplat.serve.listen import Listen
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
+from mlplat.serve.servers import Servers
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import Token
 from mlplat.train import progress_for
@@ -49,7 +49,7 @@ class Endpoints(Feedback):
     """A part of `Platform`, which has the stores and Ray."""
 
     _closing: ExitStack
-    _online_url: SecretStr | None
+    _servers: Servers
     _listen: Listen
 
     _clock: Clock
@@ -108,7 +108,7 @@ class Endpoints(Feedback):
             session,
             self.home,
             member,
-            online=self._online_url,
+            servers=self._servers,
             listen=self._listen,
             name=name,
             port=port,

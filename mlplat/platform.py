@@ -30,6 +30,7 @@ from mlplat.notify import Notifier, listed
 from mlplat.serve import state
 from mlplat.serve.endpoint import alive
 from mlplat.serve.listen import Listen
+from mlplat.serve.servers import Servers
 from mlplat.train import (
     Interrupted,
     ModelPromoter,
@@ -61,6 +62,7 @@ def connect(
     ray: str | None = None,
     online: str | None = None,
     metadata: str | None = None,
+    shared_cache: str | None = None,
     host: str | None = None,
     tls: str | Path | None = None,
     clock: Clock | None = None,
@@ -69,6 +71,9 @@ def connect(
 
     `host` is the IPv4 address that endpoints listen on (or MLPLAT_HOST; default: 127.0.0.1, which only programs of this machine
     reach), and `tls` the PEM file of the certificate and key that they show there (or MLPLAT_TLS).
+
+    `shared_cache` is a Redis by which endpoints share the answers of models that have processes of their own, with other clusters
+    and over restarts (or MLPLAT_SHARED_CACHE); another one than the online store's, because a cache may forget.
 
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
@@ -80,6 +85,7 @@ def connect(
         ray=ray,
         online=online,
         metadata=metadata,
+        shared_cache=shared_cache,
         host=host,
         tls=None if tls is None else str(Path(tls).expanduser().absolute()),
     )
@@ -108,7 +114,7 @@ class Platform(Endpoints):
         self._settings = settings
         self._env = env
         self._clock = clock
-        self._online_url = settings.online
+        self._servers = Servers(online=settings.online, shared_cache=settings.shared_cache)
         self._listen = Listen(host=settings.host, tls=settings.tls)
         self._session: Session | None = None
         self._starting = threading.Lock()
