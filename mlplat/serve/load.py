@@ -43,6 +43,7 @@ def load(
         cache=cache,
         cache_bytes=entry.cache_bytes,
         policy=entry.policy,
+        body=entry.body,
         objective=objective,
     )
     for arm in served.table.arms:

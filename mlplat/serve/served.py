@@ -11,6 +11,7 @@ from mlplat.model.signature import Field, Signature
 from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
 from mlplat.serve.dispatch import Singles
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.log import Layout
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
@@ -79,7 +80,7 @@ class Served:
     """A name and who answers for it: a request sees one of these from its start to its end.
 
     `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `rules` are
-    for the features of every version.
+    for the features of every version, `body` for what callers send.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Served:
     cache: Cache[Values] | None = None
     cache_bytes: int = 0
     rules: Rules = field(default_factory=Rules)
+    body: BodyLimits = LIMITS
     objective: Objective | None = None
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S

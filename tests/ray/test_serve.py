@@ -32,6 +32,7 @@ from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.model.task import BINARY
 from mlplat.serve import state, tokens
 from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, alive
+from mlplat.serve.http import BodyLimits
 from mlplat.serve.log import read_log
 from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.servers import Servers
@@ -237,6 +238,18 @@ def test_undeploy_stops_answering_and_deploy_answers_again(home: Home, endpoint:
         endpoint.predict([ROW])
     with home.deploy(2) as again:
         assert again.predict([ROW])[0].version == 2
+
+
+def test_other_limits_of_a_body_hold_at_once(home: Home, endpoint: Endpoint) -> None:
+    rows = [ROW] * 100
+    assert len(endpoint.predict(rows)) == 100
+    with home.deploy(1, body=BodyLimits(body_bytes=2_000)) as small:
+        with pytest.raises(InvalidInput, match="the body is larger than 2000 bytes: send fewer rows at a time"):
+            small.predict(rows)
+        assert len(small.predict(rows[:10])) == 10
+    assert state.read(home.path)["late"].body == BodyLimits(body_bytes=2_000)
+    with home.deploy(1) as again:
+        assert len(again.predict(rows)) == 100
 
 
 def test_another_online_store_needs_another_deployment(home: Home, endpoint: Endpoint) -> None:

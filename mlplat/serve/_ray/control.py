@@ -27,6 +27,7 @@ from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, alive, epochs
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.listen import Listen, speaks_tls
 from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.servers import Servers
@@ -50,6 +51,7 @@ def deploy(
     servers: Servers = SERVERS,
     cache_bytes: int = 0,
     policy: FeaturePolicy | None = None,
+    body: BodyLimits = LIMITS,
     objective: str | None = None,
     notify: Sequence[Notifier] | None = None,
 ) -> Endpoint:
@@ -70,7 +72,8 @@ def deploy(
     if _running():
         _of_other_home(home, servers)
     cluster = _cluster_id()
-    declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy(), "objective": objective}
+    declared: dict[str, Any] = {"cache_bytes": cache_bytes, "body": body, "objective": objective}
+    declared["policy"] = policy or FeaturePolicy()
 
     def served(before: Entry | None) -> Entry:
         if before is None:
