@@ -32,6 +32,9 @@ CARRIED = ("KERAS_BACKEND",)
 ONLINE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 """A Redis or a Redis Cluster; with TLS where there are two s."""
 
+CACHE_SCHEMES = ("redis", "rediss")
+"""A look that is to be short goes to one server, and not to the nodes of a cluster."""
+
 METADATA_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
 """The last as MLflow and SQLAlchemy know it."""
 
@@ -40,9 +43,9 @@ LOOPBACK = "127.0.0.1"
 
 
 class Settings(BaseSettings):
-    """Names storage, Ray, the online store, metadata, for which `tenant` the process works, and where endpoints listen: on
-    `host`, with the certificates and key of the PEM file `tls`. Arguments win over `MLPLAT_*` variables, these over the
-    defaults.
+    """Names storage, Ray, the online store, metadata, the cache that endpoints share, for which `tenant` the process works, and
+    where endpoints listen: on `host`, with the certificates and key of the PEM file `tls`. Arguments win over `MLPLAT_*`
+    variables, these over the defaults.
 
     The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
     """
@@ -53,6 +56,7 @@ class Settings(BaseSettings):
     ray: str | None = None
     online: SecretStr | None = None
     metadata: SecretStr | None = None
+    shared_cache: SecretStr | None = None
     host: str = LOOPBACK
     tls: str | None = None
     tenant: str = "default"
@@ -174,6 +178,10 @@ def _check_stores(settings: Settings) -> None:
         raise InvalidInput(f"online: the URL must begin with {', '.join(f'{s}://' for s in ONLINE_SCHEMES)}.")
     if settings.metadata is not None and _scheme(settings.metadata) not in METADATA_SCHEMES:
         raise InvalidInput("metadata: the URL must begin with sqlite:// or postgresql://.")
+    if settings.shared_cache is not None and _scheme(settings.shared_cache) not in CACHE_SCHEMES:
+        raise InvalidInput(
+            "shared_cache: the URL must begin with redis:// or rediss://, for one server: no Redis Cluster."
+        )
 
 
 def _check_endpoint(settings: Settings) -> None:

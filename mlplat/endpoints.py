@@ -11,29 +11,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from pydantic import SecretStr
 
+from mlplat.callers import Callers
 from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Act, Decision
-from mlplat.errors import InvalidInput, NotFound, Refused, unknown
+from mlplat.errors import InvalidInput, NotFound, Refused
 from mlplat.features.definitions import duration_us
-from mlplat.feedback import Feedback, losses_of
+from mlplat.feedback import losses_of
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.lock import exclusive
 from mlplat.metadata.port import LedgerEntry, ModelVersion
 from mlplat.model import artifact
 from mlplat.notify import Notifier, listed
-from mlplat.serve import live, state, tokens
+from mlplat.serve import live, state
 from mlplat.serve import outcomes as kept
 from mlplat.serve.advancing import keep_asking, same
 from mlplat.serve.endpoint import alive
 from mlplat.serve.gold_promoter import GoldPromoter
+from mlplat.serve.http import BODY_S, MAX_BODY_BYTES, BodyLimits
 from mlplat.serve.listen import Listen
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FEATURES_S, Expired, FeaturePolicy, Missing
+from mlplat.serve.servers import Servers
 from mlplat.serve.state import Entry, Member
-from mlplat.serve.tokens import Token
 from mlplat.train import progress_for
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ CACHE_BYTES = 64 << 20
 GOLD_POLICY = "gold_promoter"
 
 
-class Endpoints(Feedback):
+class Endpoints(Callers):
     """A part of `Platform`, which has the stores and Ray."""
 
     _closing: ExitStack
-    _online_url: SecretStr | None
+    _servers: Servers
     _listen: Listen
 
     _clock: Clock
@@ -57,9 +58,6 @@ class Endpoints(Feedback):
     @property
     @abstractmethod
     def session(self) -> Session: ...
-
-    @abstractmethod
-    def _model_names(self) -> Sequence[str]: ...
 
     def serve(
         self,
@@ -71,6 +69,8 @@ class Endpoints(Feedback):
         missing: Missing | Mapping[str, Missing] = "null",
         expired: Expired | Mapping[str, Expired] = "null",
         features_s: float = FEATURES_S,
+        body_bytes: int = MAX_BODY_BYTES,
+        body_s: float = BODY_S,
         objective: str | Literal["kept"] | None = "kept",
         notify: Notifier | Sequence[Notifier] | Literal["kept"] = "kept",
     ) -> Endpoint:
@@ -86,13 +86,17 @@ class Endpoints(Feedback):
         `missing` and `expired` say what becomes of a row without features, or with ones older than their view's time-to-live,
         for all views or by view: "null", the model sees null, as in training; "refuse", the request is refused; and of
         expired ones "keep", the model sees them. A read from an online store that is a server may take `features_s`
-        seconds: what is later is as good as missing. All of it holds until the next `serve` of the name, for every arm.
+        seconds: what is later is as good as missing.
+
+        A request's body may have `body_bytes`, and `body_s` seconds to come whole. All of that holds until the next `serve` of
+        the name, for every arm.
 
         `objective` is how fast it is to answer, such as "p99 < 50ms"; None: no matter. `notify` is told (`mlplat.notify`) when
         that is not kept, within seconds, and when it is again. "kept" leaves them as they are; a new cluster has to be given
         `notify` anew, because nothing of it is on disk.
         """
         policy = FeaturePolicy(missing=missing, expired=expired, features_s=features_s)
+        body = BodyLimits(body_bytes=body_bytes, body_s=body_s)
         said = self._objective(name, objective)
         told = None if notify == "kept" else listed(notify)
         if told and said is None:
@@ -107,12 +111,13 @@ class Endpoints(Feedback):
             session,
             self.home,
             lambda: self._member("gold", "kept", self.gold(name), share=1.0, compute=compute),
-            online=self._online_url,
+            servers=self._servers,
             listen=self._listen,
             name=name,
             port=port,
             cache_bytes=cache_bytes,
             policy=policy,
+            body=body,
             objective=said,
             notify=told,
         )
@@ -251,24 +256,6 @@ class Endpoints(Feedback):
         said = [(*row[:4], None if row[4] is None else str(Demand.parse(row[4], idle=True))) for row in rows]
         schema = {"arm": pl.String, "role": pl.String, "version": pl.Int64, "share": pl.Float64, "compute": pl.String}
         return pl.DataFrame(said, schema=schema, orient="row")
-
-    def create_token(self, name: str, *, expires: str | None = None) -> str:
-        """A new token for the callers of an endpoint, valid beside its others. It is shown this once: only its hash is kept.
-
-        From the first on, the endpoint asks for one, within a second. `expires` is a duration such as "90d" (None: never).
-        `NotFound` for a name that is neither served nor the name of a model.
-        """
-        if name not in state.read(self.home) and name not in (names := self._model_names()):
-            raise unknown("model", name, names)
-        return tokens.create(self.home, name, now_us=self._clock.now_us(), expires=expires)
-
-    def revoke_token(self, name: str, token: str) -> None:
-        """Let a token of an endpoint open nothing any more, from the next second on. `token` is its id or itself."""
-        tokens.revoke(self.home, name, token)
-
-    def tokens(self, name: str) -> list[Token]:
-        """The tokens of an endpoint's callers, oldest first, expired ones too. They cannot be shown again."""
-        return list(tokens.read(self.home).get(name, ()))
 
     def undeploy(self, name: str) -> None:
         """Stop serving a name. Its log, its models and its aliases stay."""

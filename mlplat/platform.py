@@ -30,6 +30,7 @@ from mlplat.notify import Notifier, listed
 from mlplat.serve import state
 from mlplat.serve.endpoint import alive
 from mlplat.serve.listen import Listen
+from mlplat.serve.servers import Servers
 from mlplat.train import (
     Interrupted,
     ModelPromoter,
@@ -62,6 +63,7 @@ def connect(
     ray: str | None = None,
     online: str | None = None,
     metadata: str | None = None,
+    shared_cache: str | None = None,
     host: str | None = None,
     tls: str | Path | None = None,
     tenant: str | None = None,
@@ -73,6 +75,9 @@ def connect(
     reach), and `tls` the PEM file of the certificate and key that they show there (or MLPLAT_TLS). `tenant` is for whom this
     process works, on a cluster that others use too (or MLPLAT_TENANT).
 
+    `shared_cache` is a Redis by which endpoints share the answers of models that have processes of their own, with other clusters
+    and over restarts (or MLPLAT_SHARED_CACHE); another one than the online store's, because a cache may forget.
+
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
     """
@@ -83,6 +88,7 @@ def connect(
         ray=ray,
         online=online,
         metadata=metadata,
+        shared_cache=shared_cache,
         host=host,
         tls=None if tls is None else str(Path(tls).expanduser().absolute()),
         tenant=tenant,
@@ -113,7 +119,7 @@ class Platform(Workers, Endpoints):
         self._settings = settings
         self._env = env
         self._clock = clock
-        self._online_url = settings.online
+        self._servers = Servers(online=settings.online, shared_cache=settings.shared_cache)
         self._listen = Listen(host=settings.host, tls=settings.tls)
         self._session: Session | None = None
         self._starting = threading.Lock()

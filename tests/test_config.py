@@ -76,6 +76,16 @@ def test_a_wrong_online_url_is_refused() -> None:
         load(NOWHERE, online="memcached://m")
 
 
+def test_answers_are_shared_by_one_redis_and_by_nothing_else() -> None:
+    assert load(NOWHERE, shared_cache="rediss://:pw@r/1").shared_cache is not None
+    for wrong in ("redis+cluster://:hunter2@r", "memcached://:hunter2@r"):
+        with pytest.raises(
+            InvalidInput, match=r"shared_cache: the URL must begin with redis:// or rediss://"
+        ) as caught:
+            load(NOWHERE, shared_cache=wrong)
+        assert "hunter2" not in str(caught.value)
+
+
 def test_a_wrong_metadata_url_is_refused() -> None:
     with pytest.raises(InvalidInput, match="sqlite:// or postgresql://"):
         load(NOWHERE, metadata="mysql://m")
@@ -92,7 +102,7 @@ def test_an_unknown_setting_is_named() -> None:
 
 
 def test_a_password_in_a_url_is_never_shown() -> None:
-    settings = load(NOWHERE, metadata="postgresql://user:hunter2@host/db")
+    settings = load(NOWHERE, metadata="postgresql://user:hunter2@host/db", shared_cache="redis://:hunter2@host")
     assert "hunter2" not in repr(settings) + str(settings) + settings.model_dump_json()
     assert settings.metadata is not None
     assert "hunter2" in settings.metadata.get_secret_value()

@@ -16,7 +16,6 @@ from mlplat.errors import InvalidInput, Unavailable, UserCodeError
 from mlplat.serve import v2
 from mlplat.serve.answer import Answerer
 from mlplat.serve.http import (
-    BODY_S,
     Disconnected,
     HttpError,
     Receive,
@@ -47,7 +46,7 @@ class App:
     `/readyz`, `/openapi.json`, `/metrics`.
 
     `served` is replaced as a whole by `serve`: a request that runs keeps what it began with. `gate` asks those who want
-    predictions for tokens; a body may take `body_s` seconds. `on_start` and `on_stop` run on the loop.
+    predictions for tokens. `on_start` and `on_stop` run on the loop.
     """
 
     def __init__(
@@ -57,14 +56,12 @@ class App:
         *,
         gate: Gate | None = None,
         metrics: Metrics | None = None,
-        body_s: float = BODY_S,
         on_start: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self._answerer = answerer
         self._gate = gate
         self._metrics = metrics
-        self._body_s = body_s
         self._on_start, self._on_stop = on_start, on_stop
         self._pages: dict[str, Callable[[], str | dict[str, Any]]] = {
             "/": self._help,
@@ -176,7 +173,7 @@ class App:
         if self._gate is not None:
             self._gate.check(served.name, scope["headers"])
         check_content_type(scope)
-        return await read_body(scope, receive, seconds=self._body_s)
+        return await read_body(scope, receive, served.body)
 
     def _find(self, name: str) -> Served:
         found = self.served.get(name)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from mlplat.errors import InvalidInput
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -16,9 +18,30 @@ Send = Callable[[Message], Awaitable[None]]
 
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 30.0
+_LEAST_BYTES, _MOST_BYTES = 1 << 10, 64 << 20
+_MOST_S = 600.0
 _JSON = (b"content-type", b"application/json")
 _TEXT = b"text/plain; charset=utf-8"
 _CLOSE = (b"connection", b"close")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """How long the body of a request may be, and how long it may take to come. `InvalidInput` for limits that would keep every
+    caller out, or none: hundreds of bodies may be under way at once, and each is read on the loop that answers all.
+    """
+
+    body_bytes: int = MAX_BODY_BYTES
+    body_s: float = BODY_S
+
+    def __post_init__(self) -> None:
+        if type(self.body_bytes) is not int or not _LEAST_BYTES <= self.body_bytes <= _MOST_BYTES:
+            raise InvalidInput(
+                f"body_bytes={self.body_bytes!r}: a whole number of bytes from {_LEAST_BYTES} to {_MOST_BYTES} (64 MiB); "
+                "for more rows than fit, send several requests, or use platform.predict"
+            )
+        if type(self.body_s) not in (int, float) or not 0 < self.body_s <= _MOST_S:
+            raise InvalidInput(f"body_s={self.body_s!r}: seconds, more than 0 and at most {_MOST_S:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +83,13 @@ class Disconnected(Exception):
     """The caller went away while sending."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYTES, seconds: float = BODY_S) -> bytes:
+LIMITS = BodyLimits()
+
+
+async def read_body(scope: Scope, receive: Receive, limits: BodyLimits = LIMITS) -> bytes:
     """The whole body. `HttpError` 413 as soon as it is, or says it will be, longer than the limit, 408 for one that
-    takes longer than `seconds`."""
+    takes longer."""
+    limit = limits.body_bytes
     for name, value in scope["headers"]:
         if name == b"content-length":
             _check_length(value, limit)
@@ -73,10 +100,10 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int = MAX_BODY_BYT
         whole: bytes = done.value
         return whole
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(limits.body_s):
             return await _Begun(reading, waits_for)
     except TimeoutError:
-        message = f"the body did not come within {seconds:g} seconds"
+        message = f"the body did not come within {limits.body_s:g} seconds: send fewer rows at a time"
         raise HttpError(408, "too_slow", message, headers=[_CLOSE]) from None
 
 

@@ -14,13 +14,16 @@ from mlplat.serve.cache import Cache
 from mlplat.serve.objective import Objective
 from mlplat.serve.remembered import Values
 from mlplat.serve.served import Served, Version
+from mlplat.serve.shared import Share
 from mlplat.serve.state import Entry, Member
 
 Connect = Callable[[str, Member], Backbone]
 """The backbone of a member of a name that has processes of its own."""
 
 
-def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = None) -> Served:
+def load(
+    entry: Entry, connect: Connect, clock: Clock, before: Served | None = None, shared: Share | None = None
+) -> Served:
     """All versions of a name, ready: those in this process read and warmed, those of other processes connected. What
     `before` has already is taken from there."""
     same = before is not None and before.cache_bytes == entry.cache_bytes
@@ -29,7 +32,9 @@ def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = N
         cache = before.cache
     else:
         cache = Cache(max_bytes=entry.cache_bytes, clock=clock) if entry.cache_bytes else None
-    versions = [_kept(known.get(m.version), m) or _version(entry.name, m, connect, cache) for m in entry.members()]
+    versions = [
+        _kept(known.get(m.version), m) or _version(entry.name, m, connect, cache, shared) for m in entry.members()
+    ]
     objective = None if entry.objective is None else Objective.parse(entry.objective)
     served = Served.of(
         entry.name,
@@ -38,6 +43,7 @@ def load(entry: Entry, connect: Connect, clock: Clock, before: Served | None = N
         cache=cache,
         cache_bytes=entry.cache_bytes,
         policy=entry.policy,
+        body=entry.body,
         objective=objective,
     )
     for arm in served.table.arms:
@@ -62,12 +68,12 @@ def ready(path: str, digest: str) -> Model:
     return found.model
 
 
-def _version(name: str, member: Member, connect: Connect, cache: Cache[Values] | None) -> Version:
+def _version(name: str, member: Member, connect: Connect, cache: Cache[Values] | None, shared: Share | None) -> Version:
     if member.compute is None:
         return Version.of(member.version, ready(member.path, member.digest), cache=cache)
     model = artifact.load(Path(member.path), digest=member.digest, trusted=True).model
     cache = None if member.role == "shadow" else cache
-    return Version.of(member.version, model, connect(name, member), cache=cache, compute=member.compute)
+    return Version.of(member.version, model, connect(name, member), cache=cache, shared=shared, compute=member.compute)
 
 
 def _kept(known: Version | None, member: Member) -> Version | None:

@@ -22,6 +22,7 @@ from mlplat.serve.dispatch import Count
 from mlplat.serve.log import PredictionLog
 from mlplat.serve.served import Served
 from mlplat.serve.shadow import Shadows
+from mlplat.serve.shared import SharedAnswers
 from mlplat.serve.watch import Watches
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -60,9 +61,13 @@ class Metrics:
         if watches is not None:
             self._registry.register(watches)
 
-    def watch(self, served: Callable[[], Mapping[str, Served]], shadows: Shadows) -> None:
+    def watch(
+        self, served: Callable[[], Mapping[str, Served]], shadows: Shadows, shared: SharedAnswers | None = None
+    ) -> None:
         """Tell of caches and shadows too."""
         self._registry.register(_Watched(served, shadows))
+        if shared is not None:
+            self._registry.register(shared)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

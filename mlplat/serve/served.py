@@ -11,12 +11,14 @@ from mlplat.model.signature import Field, Signature
 from mlplat.serve.backbone import Backbone, Fused, Predictor
 from mlplat.serve.cache import Cache
 from mlplat.serve.dispatch import Singles
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.log import Layout
 from mlplat.serve.objective import Objective
 from mlplat.serve.policy import FeaturePolicy, RefusedFeatures, Rules
 from mlplat.serve.remembered import Remembered, Values
 from mlplat.serve.request import Parser
 from mlplat.serve.routing import RoutingTable
+from mlplat.serve.shared import Share
 
 EXPERIMENT_S = 0.25
 DEADLINE_S = 10.0
@@ -50,17 +52,22 @@ class Version:
         backbone: Backbone | None = None,
         *,
         cache: Cache[Values] | None = None,
+        shared: Share | None = None,
         compute: Mapping[str, Any] | None = None,
     ) -> Version:
-        """`backbone` answers in the place of the model itself, `cache` what it has answered before."""
+        """`backbone` answers in the place of the model itself, `cache` what it has answered before, and `shared` what others
+        with this model have."""
         signature, answering = model.signature, backbone or Fused(model)
         outputs = [field.name for field in signature.outputs]
+        remembered = (
+            None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs, shared=shared)
+        )
         return cls(
             number=number,
             digest=model.digest,
             signature=signature,
             backbone=answering,
-            remembered=None if cache is None else Remembered(answering, cache, digest=model.digest, outputs=outputs),
+            remembered=remembered,
             layout=Layout.of(signature),
             inputs=signature.inputs(),
             compute=compute,
@@ -73,7 +80,7 @@ class Served:
     """A name and who answers for it: a request sees one of these from its start to its end.
 
     `experiment_s`: so long an experiment may take before gold is asked in its place; `deadline_s`: so long gold may. `rules` are
-    for the features of every version.
+    for the features of every version, `body` for what callers send.
     """
 
     name: str
@@ -83,6 +90,7 @@ class Served:
     cache: Cache[Values] | None = None
     cache_bytes: int = 0
     rules: Rules = field(default_factory=Rules)
+    body: BodyLimits = LIMITS
     objective: Objective | None = None
     experiment_s: float = EXPERIMENT_S
     deadline_s: float = DEADLINE_S

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlplat.errors import Corrupt, InvalidInput, unknown
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.routing import GOLD, Arm, Ranges, RoutingTable, with_share
 
@@ -51,6 +52,7 @@ class Entry:
     compute: Mapping[str, Any] | None = None
     cache_bytes: int = 0
     policy: FeaturePolicy = field(default_factory=FeaturePolicy)
+    body: BodyLimits = LIMITS
     objective: str | None = None
     others: tuple[Member, ...] = ()
 
@@ -131,9 +133,18 @@ def read(home: Path) -> dict[str, Entry]:
 
 
 def _entry(
-    *, others: Iterable[Mapping[str, Any]] = (), policy: Mapping[str, Any] | None = None, **values: Any
+    *,
+    others: Iterable[Mapping[str, Any]] = (),
+    policy: Mapping[str, Any] | None = None,
+    body: Mapping[str, Any] | None = None,
+    **values: Any,
 ) -> Entry:
-    return Entry(**values, policy=FeaturePolicy(**policy or {}), others=tuple(_member(**other) for other in others))
+    return Entry(
+        **values,
+        policy=FeaturePolicy(**policy or {}),
+        body=BodyLimits(**body or {}),
+        others=tuple(_member(**other) for other in others),
+    )
 
 
 def _member(*, ranges: Iterable[Sequence[float]] = (), **values: Any) -> Member:

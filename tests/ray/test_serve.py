@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+import redis
 from pydantic import SecretStr
 
 from mlplat import features as F
@@ -21,7 +22,8 @@ from mlplat._ray.session import Session, free_port
 from mlplat.clock import SystemClock
 from mlplat.errors import Conflict, Corrupt, InvalidInput, NotFound, Refused, Unavailable
 from mlplat.features.store import FeatureStore
-from mlplat.home import open_home
+from mlplat.home import home_id, open_home
+from mlplat.jobs.demand import Demand
 from mlplat.model import artifact
 from mlplat.model.architecture import mlp
 from mlplat.model.inputs import InputEncoding
@@ -30,8 +32,10 @@ from mlplat.model.signature import FeatureRef, Field, Signature
 from mlplat.model.task import BINARY
 from mlplat.serve import state, tokens
 from mlplat.serve.endpoint import AsyncEndpoint, Endpoint, alive
+from mlplat.serve.http import BodyLimits
 from mlplat.serve.log import read_log
 from mlplat.serve.policy import FeaturePolicy
+from mlplat.serve.servers import Servers
 from mlplat.serve.state import Member
 from tests.features.support import InProcess
 from tests.redis_server import PASSWORD, RedisServer
@@ -236,11 +240,66 @@ def test_undeploy_stops_answering_and_deploy_answers_again(home: Home, endpoint:
         assert again.predict([ROW])[0].version == 2
 
 
+def test_other_limits_of_a_body_hold_at_once(home: Home, endpoint: Endpoint) -> None:
+    rows = [ROW] * 100
+    assert len(endpoint.predict(rows)) == 100
+    with home.deploy(1, body=BodyLimits(body_bytes=2_000)) as small:
+        with pytest.raises(InvalidInput, match="the body is larger than 2000 bytes: send fewer rows at a time"):
+            small.predict(rows)
+        assert len(small.predict(rows[:10])) == 10
+    assert state.read(home.path)["late"].body == BodyLimits(body_bytes=2_000)
+    with home.deploy(1) as again:
+        assert len(again.predict(rows)) == 100
+
+
 def test_another_online_store_needs_another_deployment(home: Home, endpoint: Endpoint) -> None:
     assert endpoint.version == 1
     with pytest.raises(Conflict, match="what this cluster serves reads another online store") as caught:
-        home.deploy(2, online=SecretStr("redis://:hunter2@host"))
+        home.deploy(2, servers=Servers(online=SecretStr("redis://:hunter2@host")))
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(
+        Conflict, match="what this cluster serves shares its answers by another cache, or by none"
+    ) as caught:
+        home.deploy(2, servers=Servers(shared_cache=SecretStr("redis://:hunter2@host")))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_next_life_of_an_endpoint_knows_what_was_answered_in_the_first(
+    home: Home, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """And nothing under its home holds the password."""
+    from mlplat.serve._ray import deploy, undeploy
+
+    undeploy(home.path, "late")  # a cluster serves one home at a time
+    own = open_home(tmp_path / "home")
+    gold = home.member(1, compute=Demand.parse("cpu:1").to_json())
+    servers = Servers(shared_cache=SecretStr(redis_server.url))
+    said = []
+    for _ in range(2):
+        with deploy(home.session, own, lambda: gold, name="shared", servers=servers, cache_bytes=1 << 20) as served:
+            until(lambda: shared_cache_is_up(served))
+            (prediction,) = served.predict([ROW])
+            assert prediction.outputs["probability"] == pytest.approx(home.answer(1), abs=1e-6)
+            said.append([line for line in metrics_of(served) if line.startswith("mlplat_shared_cache_rows_total")])
+            until(lambda: keys_of(own, redis_server) == 1)
+            undeploy(own, "shared")
+    labels = 'mlplat_shared_cache_rows_total{endpoint="shared",result="%s"} 1.0'
+    assert said == [[labels % "miss"], [labels % "hit"]]
+    written = [file for file in own.rglob("*") if file.is_file()]
+    assert not any(PASSWORD.encode() in file.read_bytes() for file in written)
+
+
+def metrics_of(endpoint: Endpoint) -> list[str]:
+    return httpx.get(f"{endpoint.url}/metrics", trust_env=False).text.splitlines()
+
+
+def shared_cache_is_up(endpoint: Endpoint) -> bool:
+    return {f'mlplat_shared_cache_up{{call="{call}"}} 1.0' for call in ("read", "write")} <= set(metrics_of(endpoint))
+
+
+def keys_of(home: Path, server: RedisServer) -> int:
+    with redis.Redis.from_url(server.url) as raw:
+        return len(list(raw.scan_iter(match=f"{home_id(home)}#answers/*")))
 
 
 def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServer, tmp_path: Path) -> None:
@@ -256,10 +315,10 @@ def test_a_replica_reads_features_from_redis(home: Home, redis_server: RedisServ
     store.ingest(source, [{"origin": "JFK", "at": datetime(2013, 1, 1, tzinfo=UTC), "wind": 7.0}])
     model = make_model(1, features=(view.ref,))
     path = artifact.save(model, own / "models", golden=artifact.Golden.of(model, {**COLUMNS, "newest.wind": [7.0]}))
-    online = SecretStr(redis_server.url)
+    servers = Servers(online=SecretStr(redis_server.url))
     gold = Member(name="gold", role="kept", version=1, digest=model.digest, path=str(path))
     policy = FeaturePolicy(missing={"newest": "refuse"}, features_s=30.0)
-    served = deploy(home.session, own, lambda: gold, name="on_redis", online=online, policy=policy)
+    served = deploy(home.session, own, lambda: gold, name="on_redis", servers=servers, policy=policy)
     try:
         (prediction,) = served.predict([ROW])
         with pytest.raises(InvalidInput, match="'origin' of row 1 has no features of view 'newest'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import httpx
 from mlplat.clock import Clock
 from mlplat.serve.answer import Answerer
 from mlplat.serve.app import App
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.log import PredictionLog, read_log
 from mlplat.serve.metrics import Metrics
 from mlplat.serve.routing import GOLD, Arm, RoutingTable
@@ -67,7 +68,7 @@ class Rig:
 
 
 @contextmanager
-def opened(home: Path, *, clock: Clock | None = None, **options: Any) -> Iterator[Rig]:
+def opened(home: Path, *, clock: Clock | None = None, body: BodyLimits = LIMITS, **options: Any) -> Iterator[Rig]:
     log, reader, ids = PredictionLog(home), FakeReader(), count()
     metrics = Metrics(log)
     answerer = Answerer(
@@ -78,7 +79,7 @@ def opened(home: Path, *, clock: Clock | None = None, **options: Any) -> Iterato
         count=metrics.failed,
         told=metrics.answered,
     )
-    app = App(answerer, {"late": served()}, metrics=metrics, on_stop=log.close, **options)
+    app = App(answerer, {"late": replace(served(), body=body)}, metrics=metrics, on_stop=log.close, **options)
     yield Rig(app=app, home=home, log=log, reader=reader)
     log.close()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlplat.clock import SystemClock
 from mlplat.serve import tokens
-from mlplat.serve.http import MAX_BODY_BYTES
+from mlplat.serve.http import MAX_BODY_BYTES, BodyLimits
 from mlplat.serve.tokens import Gate
 from tests.serve.models import ROW
 from tests.serve.rig import Rig, opened
@@ -49,7 +49,7 @@ MAX_ERROR_BYTES = 1 << 18
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with opened(tmp_path_factory.mktemp("home"), body_s=BODY_S) as rig:
+    with opened(tmp_path_factory.mktemp("home"), body=BodyLimits(body_s=BODY_S)) as rig:
         yield rig
 
 

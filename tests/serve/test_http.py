@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
-from mlplat.serve.http import HttpError, read_body
+from mlplat.errors import InvalidInput
+from mlplat.serve.http import MAX_BODY_BYTES, BodyLimits, HttpError, read_body
 from tests.serve.models import ROW
-from tests.serve.rig import Rig, opened
+from tests.serve.rig import JSON, Rig, opened, served
 
 
 @pytest.fixture
 def hurried(tmp_path: Path) -> Iterator[Rig]:
-    with opened(tmp_path, body_s=0.01) as rig:
+    with opened(tmp_path, body=BodyLimits(body_s=0.01)) as rig:
         yield rig
 
 
@@ -61,8 +65,44 @@ def test_a_body_comes_in_pieces_and_is_read_whole() -> None:
 
 
 def test_a_body_that_grows_too_large_on_its_way_is_refused() -> None:
-    with pytest.raises(HttpError, match="larger than 3 bytes"):
-        asyncio.run(read_body({"headers": []}, Pieces(b"ab", b"cd"), limit=3))
+    limits = BodyLimits(body_bytes=1_024)
+    assert asyncio.run(read_body({"headers": []}, Pieces(b"a" * 1_000, b"b" * 24), limits)) == b"a" * 1_000 + b"b" * 24
+    with pytest.raises(HttpError, match="larger than 1024 bytes"):
+        asyncio.run(read_body({"headers": []}, Pieces(b"a" * 1_000, b"b" * 25), limits))
+
+
+def test_a_name_has_its_own_limits_and_another_serve_changes_them_at_once(tmp_path: Path) -> None:
+    large = orjson.dumps({"rows": [ROW]}) + b" " * 2_000
+    with opened(tmp_path) as rig:
+
+        def status(name: str, body: bytes = large) -> int:
+            return rig.send("POST", f"/predict/{name}", content=body, headers=JSON).status_code
+
+        rig.app.serve({"late": served(), "small": replace(served(), body=BodyLimits(body_bytes=1_024))})
+        assert (status("late"), status("small"), status("small", large.rstrip())) == (200, 413, 200)
+        response = rig.send("POST", "/v2/models/small/infer", content=large, headers=JSON)
+        assert (response.status_code, response.json()["error"]) == (
+            413,
+            "the body is larger than 1024 bytes: send fewer rows at a time",
+        )
+        larger = b" " * MAX_BODY_BYTES + large
+        assert status("late", larger) == 413
+        rig.app.serve({"late": replace(served(), body=BodyLimits(body_bytes=2 * MAX_BODY_BYTES))})
+        assert status("late", larger) == 200
+
+
+@pytest.mark.parametrize("wrong", [1_023, (64 << 20) + 1, 2_000.0, True, "1MB", None, -1])
+def test_a_size_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"body_bytes=.* from 1024 to 67108864 \(64 MiB\); for more rows than fit, send several"
+    ):
+        BodyLimits(body_bytes=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, 600.1, math.inf, math.nan, True, "30s", None])
+def test_a_time_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"body_s=.*: seconds, more than 0 and at most 600"):
+        BodyLimits(body_s=wrong)
 
 
 def test_who_waits_for_a_body_can_be_cancelled() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mlplat.errors import Corrupt, InvalidInput, NotFound
 from mlplat.serve import state
+from mlplat.serve.http import BodyLimits
 from mlplat.serve.policy import FeaturePolicy
 from mlplat.serve.state import Entry, Member, Role
 
@@ -52,13 +53,32 @@ def test_the_policy_for_features_comes_back_and_stays_as_gold_and_experiments_ch
     assert found.policy == found.with_gold(member("gold", 3)).policy == found.without("b").policy == policy
 
 
-def test_an_entry_of_before_there_were_policies_has_the_plain_one(tmp_path: Path) -> None:
+def test_the_limits_of_a_body_come_back_and_stay_as_gold_and_experiments_change(tmp_path: Path) -> None:
+    body = BodyLimits(body_bytes=4 << 20, body_s=2.5)
+    found = state.put(tmp_path, replace(entry(), body=body).with_member(member("b", 2)))
+    assert state.read(tmp_path)["late"] == found
+    assert found.body == found.with_gold(member("gold", 3)).body == found.without("b").body == body
+
+
+@pytest.mark.parametrize("limits", [{"body_bytes": 1}, {"body_s": 0}, {"bytes": 2_000}])
+def test_limits_that_nobody_wrote_are_said(tmp_path: Path, limits: dict[str, int]) -> None:
     state.put(tmp_path, entry())
     path = tmp_path / "endpoints.json"
     recorded = json.loads(path.read_text())
-    del recorded["late"]["policy"]
+    recorded["late"]["body"] = limits
     path.write_text(json.dumps(recorded))
-    assert state.read(tmp_path)["late"].policy == FeaturePolicy()
+    with pytest.raises(Corrupt, match="is not what was written"):
+        state.read(tmp_path)
+
+
+def test_an_entry_of_before_there_were_policies_and_limits_has_the_plain_ones(tmp_path: Path) -> None:
+    state.put(tmp_path, entry())
+    path = tmp_path / "endpoints.json"
+    recorded = json.loads(path.read_text())
+    del recorded["late"]["policy"], recorded["late"]["body"]
+    path.write_text(json.dumps(recorded))
+    old = state.read(tmp_path)["late"]
+    assert (old.policy, old.body) == (FeaturePolicy(), BodyLimits())
     recorded["late"]["policy"] = {"missing": "perhaps"}
     path.write_text(json.dumps(recorded))
     with pytest.raises(Corrupt, match="'perhaps' is not 'null' or 'refuse'"):

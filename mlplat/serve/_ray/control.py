@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pydantic import SecretStr
 from ray import serve
 from ray.serve.config import HTTPOptions
 
@@ -28,13 +27,17 @@ from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
 from mlplat.serve.endpoint import Endpoint, alive, epochs
+from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.listen import Listen, speaks_tls
 from mlplat.serve.policy import FeaturePolicy
+from mlplat.serve.servers import Servers
+from mlplat.serve.shared_redis import connecting
 from mlplat.serve.state import Entry, Member
 from mlplat.serve.tokens import loopback
 
 _POLL_S = 0.05
 LISTEN = Listen()
+SERVERS = Servers()
 
 
 def deploy(
@@ -45,9 +48,10 @@ def deploy(
     name: str,
     port: int | None = None,
     listen: Listen = LISTEN,
-    online: SecretStr | None = None,
+    servers: Servers = SERVERS,
     cache_bytes: int = 0,
     policy: FeaturePolicy | None = None,
+    body: BodyLimits = LIMITS,
     objective: str | None = None,
     notify: Sequence[Notifier] | None = None,
 ) -> Endpoint:
@@ -58,15 +62,18 @@ def deploy(
     `notify` are told when the objective is not kept; None: who was told before. `port` counts when the first endpoint of a
     cluster starts (default: a free one), and `listen` too; the others share them. Raises the error of loading if the model
     cannot be served; then what was served before still is. `Conflict` if the cluster's Serve listens elsewhere, belongs to
-    another home, or reads another online store.
+    another home, or asks other servers.
     """
-    checked = _loads(gold())  # a bad one is found out before anything is changed
+    checked = _loads(gold())  # what is bad is found out before anything is changed
+    if servers.shared_cache is not None:
+        connecting(servers.shared_cache.get_secret_value(), home="")
     packed = None if notify is None else notifiers.packed(notify)
     url = _start(session, port, listen)
     if _running():
-        _of_other_home(home, online)
+        _of_other_home(home, servers)
     cluster = _cluster_id()
-    declared: dict[str, Any] = {"cache_bytes": cache_bytes, "policy": policy or FeaturePolicy(), "objective": objective}
+    declared: dict[str, Any] = {"cache_bytes": cache_bytes, "body": body, "objective": objective}
+    declared["policy"] = policy or FeaturePolicy()
 
     def served(before: Entry | None) -> Entry:
         member = gold()
@@ -82,7 +89,7 @@ def deploy(
             return Entry(name=name, url=url, cluster=cluster, **declared, **values)  # type: ignore[arg-type]
         return replace(before.with_gold(member), url=url, cluster=cluster, **declared)
 
-    entry = _apply(session, home, name, served, online, listen)
+    entry = _apply(session, home, name, served, servers, listen)
     if packed is not None:
         _notify(name, packed)
     return Endpoint(name=name, url=url, version=entry.version, verify=listen.trust())
@@ -128,13 +135,13 @@ def _apply(
     home: Path,
     name: str,
     make: Callable[[Entry | None], Entry],
-    online: SecretStr | None = None,
+    servers: Servers = SERVERS,
     listen: Listen = LISTEN,
 ) -> Entry:
     """Backbones first, then the record, then the ingress: nobody is asked before it is warm. Who changes a name waits for others
     that do."""
     with exclusive(home / "locks" / f"serve.{name}"):
-        return _apply_alone(session, home, name, make, online, listen)
+        return _apply_alone(session, home, name, make, servers, listen)
 
 
 def _apply_alone(
@@ -142,7 +149,7 @@ def _apply_alone(
     home: Path,
     name: str,
     make: Callable[[Entry | None], Entry],
-    online: SecretStr | None,
+    servers: Servers,
     listen: Listen,
 ) -> Entry:
     before = state.read(home).get(name)
@@ -159,7 +166,7 @@ def _apply_alone(
             if _running():
                 _handle().refresh.remote().result(timeout_s=READY_S)
             else:
-                _run(session, home, entry.cluster, online, listen.host)
+                _run(session, home, entry.cluster, servers, listen.host)
             _wait(entry, SystemClock())
         except BaseException:
             state.restore(home, name, before)
@@ -255,14 +262,14 @@ def _check_tls(listen: Listen, port: int) -> None:
     )
 
 
-def _run(session: Session, home: Path, cluster: str, online: SecretStr | None, host: str) -> None:
+def _run(session: Session, home: Path, cluster: str, servers: Servers, host: str) -> None:
     # On a machine of our own the ingress asks for no core: it would keep a training that wants all of them waiting
     # for ever.
     cpus = 0.0 if session.owned else 0.1
     deployment = Ingress.options(  # type: ignore[attr-defined]
         ray_actor_options={"num_cpus": cpus}
     )
-    serve.run(deployment.bind(str(home), cluster, online, host), name=APPLICATION, route_prefix="/")
+    serve.run(deployment.bind(str(home), cluster, servers, host), name=APPLICATION, route_prefix="/")
 
 
 def _client() -> Any:
@@ -305,13 +312,13 @@ def _wait_gone(url: str, clock: Clock) -> None:
         time.sleep(_POLL_S)
 
 
-def _of_other_home(home: Path, online: SecretStr | None) -> None:
+def _of_other_home(home: Path, servers: Servers) -> None:
     owner = _handle().home.remote().result(timeout_s=READY_S)
     if owner != str(home):
         raise Conflict(f"this cluster serves the home {owner} already: undeploy there, or connect to another cluster.")
-    if not _handle().reads.remote(online).result(timeout_s=READY_S):
+    if unlike := _handle().unlike.remote(servers).result(timeout_s=READY_S):
         raise Conflict(
-            "what this cluster serves reads another online store: undeploy all names first, then serve again."
+            f"what this cluster serves {unlike}: connect with the same, or undeploy all names first, then serve again."
         )
 
 

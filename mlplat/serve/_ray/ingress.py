@@ -22,6 +22,7 @@ from ray.serve.config import BackpressureConfig
 
 from mlplat.clock import SystemClock
 from mlplat.errors import MlplatError
+from mlplat.home import home_id
 from mlplat.serve import state
 from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.settings import QUIET
@@ -32,7 +33,10 @@ from mlplat.serve.log import PredictionLog
 from mlplat.serve.lookup import Lookup
 from mlplat.serve.metrics import Metrics
 from mlplat.serve.served import Served
+from mlplat.serve.servers import Servers
 from mlplat.serve.shadow import Shadows
+from mlplat.serve.shared import SharedAnswers
+from mlplat.serve.shared_redis import connecting
 from mlplat.serve.tokens import Gate
 from mlplat.serve.watch import Watches
 
@@ -53,27 +57,28 @@ _log = logging.getLogger(__name__)
 class Ingress:
     """Holds what one home serves in one life of a cluster."""
 
-    def __init__(self, home: str, cluster: str, online: SecretStr | None, host: str) -> None:
-        """`online` is the URL of the online store's server: an argument that no log and no record shows. `host` is where the
-        proxy listens."""
+    def __init__(self, home: str, cluster: str, servers: Servers, host: str) -> None:
+        """`host` is where the proxy listens."""
         from mlplat.features.reader import open_reader
 
         self._home = Path(home)
-        self._online = online
+        self._servers = servers
         self._cluster = cluster
         self._log = PredictionLog(self._home)
-        self._reader = open_reader(self._home, None if online is None else online.get_secret_value())
+        online = None if servers.online is None else servers.online.get_secret_value()
+        self._reader = open_reader(self._home, online)
         clock = self._clock = SystemClock()
         self._watches = Watches(clock, notifiers.tell)
         gate, metrics = Gate(self._home, clock, host=host), Metrics(self._log, self._watches)
         self._lookup = None if online is None else Lookup(self._reader)
         answerer = Answerer(reader=self._reader, log=self._log, clock=clock, new_id=new_ids(), lookup=self._lookup)
+        self._shared = None if servers.shared_cache is None else _shared(self._home, servers.shared_cache)
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
         served = self._load({})
         self._app = App(answerer, served, gate=gate, metrics=metrics, on_start=self._start, on_stop=self._stop)
         self._follow(served)
-        metrics.watch(lambda: self._app.served, self._shadows)
+        metrics.watch(lambda: self._app.served, self._shadows, self._shared)
         self._refreshing = asyncio.Lock()
 
     def __serve_build_asgi_app__(self) -> App:
@@ -92,9 +97,9 @@ class Ingress:
     async def home(self) -> str:
         return str(self._home)
 
-    async def reads(self, online: SecretStr | None) -> bool:
-        """Whether this is the online store that the features are read from."""
-        return self._online == online
+    async def unlike(self, servers: Servers) -> str | None:
+        """What is said of this if it asks others."""
+        return self._servers.unlike(servers)
 
     async def shadows(self) -> dict[str, dict[str, int]]:
         """The counts of each, by "NAME/SHADOW"."""
@@ -112,7 +117,10 @@ class Ingress:
 
     def _load(self, before: dict[str, Served]) -> dict[str, Served]:
         entries = [entry for entry in state.read(self._home).values() if entry.cluster == self._cluster]
-        found = {entry.name: load(entry, backbones.connect, self._clock, before.get(entry.name)) for entry in entries}
+        found = {}
+        for entry in entries:
+            share = None if self._shared is None else self._shared.of(entry.name)
+            found[entry.name] = load(entry, backbones.connect, self._clock, before.get(entry.name), share)
         for served in found.values():
             for version in served.versions.values():
                 with suppress(MlplatError):  # it is said to who asks for it
@@ -149,7 +157,9 @@ class Ingress:
     def _start(self) -> None:
         # In an empty context: Ray Serve cancels what a request began when its caller leaves.
         loop = asyncio.get_running_loop()
-        work = (self._watches.run(), self._scale())
+        work = [self._watches.run(), self._scale()]
+        if self._shared is not None:
+            work.append(self._shared.run())
         self._tasks = [loop.create_task(one, context=contextvars.Context()) for one in work]
 
     def _stop(self) -> None:
@@ -159,6 +169,10 @@ class Ingress:
         if self._lookup is not None:
             self._lookup.close()
         self._reader.close()
+
+
+def _shared(home: Path, url: SecretStr) -> SharedAnswers:
+    return SharedAnswers(connecting(url.get_secret_value(), home=home_id(home)))
 
 
 def new_ids() -> Callable[[], str]:
