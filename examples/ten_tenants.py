@@ -8,6 +8,7 @@ shows who held what when.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 from argparse import ArgumentParser
@@ -46,7 +47,7 @@ def explore(jobs: Jobs, seconds: float, over: threading.Event) -> None:
 
 def main(home: Path, seconds: float, picture: Path) -> None:
     if not ray.is_initialized():
-        ray.init(num_gpus=GPUS, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init("local", num_gpus=GPUS, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     with ExitStack() as stack:
         operator = stack.enter_context(mlplat.connect(home, tenant="production"))
         tenants = {name: Tenant(name=name, weight=weight) for name, weight in WEIGHTS.items()}
