@@ -162,7 +162,8 @@ class JobLedger:
         said = self._said(_USAGE)
         if said is None:
             return Usage()
-        return Usage(**{**said, "seconds": {(pool, tenant): s for pool, tenant, s in said["seconds"]}})
+        seconds = {(pool, tenant): s for pool, tenant, s in said["seconds"]}
+        return Usage(half_life_s=said["half_life_s"], at_us=said["at_us"], seconds=seconds)
 
     def waits(self) -> dict[str, str]:
         """Why jobs wait, by their group, as of the last look of the leader."""

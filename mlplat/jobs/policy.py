@@ -20,6 +20,12 @@ class Policy:
     over_fairness: int = PRIORITIES["production"]
     slice_s: float = 600.0
 
+    @property
+    def entry_s(self) -> float:
+        """What begins counts as used for so long at once, so that many short jobs gain nothing over few long ones: little of a
+        slice, or whoever has short jobs would lose by it."""
+        return self.slice_s / 20
+
     def tier(self, job: Job) -> int:
         """ABOVE fairness, in the MIDDLE, where it decides, or LAST: idle work."""
         return ABOVE if job.priority >= self.over_fairness else LAST if job.priority <= IDLE else MIDDLE

@@ -57,6 +57,7 @@ class Jobs:
     ) -> None:
         self._open_ledger, self._find_cluster, self.tenant, self._clock = ledger, cluster, tenant, clock
         self._opened: JobLedger | None = None
+        self._pools: frozenset[str] = frozenset()
         self._found: Cluster | None = None
 
     def submit(
@@ -266,9 +267,11 @@ class Jobs:
             cluster.look()
 
     def _job(self, demand: Demand, options: Options) -> Job:
-        pools, pool = self._ledger.rules().pools, options.get("pool", POOL)
-        if pool not in pools:
-            raise InvalidInput(f"pool={pool!r} is not one of {', '.join(pools)}")
+        pool = options.get("pool", POOL)
+        if pool not in self._pools:  # asked again only then: it costs a third of a submission
+            self._pools = frozenset(self._ledger.rules().pools)
+        if pool not in self._pools:
+            raise InvalidInput(f"pool={pool!r} is not one of {', '.join(sorted(self._pools))}")
         return Job(
             id=uuid4().hex[:12],
             tenant=self.tenant,

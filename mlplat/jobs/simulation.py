@@ -169,5 +169,5 @@ class _Run:
             self.leases[evict.lease.job.id] = replace(evict.lease, draining=True)
         shares = shares_of(self.pools, self.tenants, [self.leases[job_id] for job_id in sorted(begun)], self.policy)
         for by, share in shares.items():
-            self.usage = self.usage.begun(by, share)
+            self.usage = self.usage.begun(by, share * self.policy.entry_s)
         return found

@@ -122,7 +122,7 @@ def turn(
         after[evict.lease.job.id] = after[evict.lease.job.id].asked("queued", reason, now_us=now_us)
     begun = [after[admit.job.id].held() for admit in admits]
     for by, share in shares_of(pools, rules.tenants, begun, rules.policy).items():
-        usage = usage.begun(by, share)
+        usage = usage.begun(by, share * rules.policy.entry_s)
     return Turn(
         changed={job_id: record for job_id, record in after.items() if record != records[job_id]},
         given_back=given_back,

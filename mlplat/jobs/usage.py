@@ -14,11 +14,9 @@ By = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Seconds of a share, of which half is forgotten in `half_life_s`: as of `at_us`. What begins counts `entry_s` seconds of its
-    share at once, so that many short jobs gain nothing over few long ones."""
+    """Seconds of a share, of which half is forgotten in `half_life_s`: as of `at_us`."""
 
     half_life_s: float = 4 * 3600.0
-    entry_s: float = 30.0
     at_us: int = 0
     seconds: Mapping[By, float] = field(default_factory=dict)
 
@@ -31,8 +29,9 @@ class Usage:
         seconds = {by: self.seconds.get(by, 0.0) * kept + over.get(by, 0.0) * earned for by in sorted(names)}
         return self._with(max(now_us, self.at_us), {by: value for by, value in seconds.items() if abs(value) > 1e-9})
 
-    def begun(self, by: By, share: float) -> Usage:
-        return self._with(self.at_us, {**self.seconds, by: self.seconds.get(by, 0.0) + share * self.entry_s})
+    def begun(self, by: By, seconds: float) -> Usage:
+        """What begins counts so much at once."""
+        return self._with(self.at_us, {**self.seconds, by: self.seconds.get(by, 0.0) + seconds})
 
     def _with(self, at_us: int, seconds: Mapping[By, float]) -> Usage:
-        return Usage(half_life_s=self.half_life_s, entry_s=self.entry_s, at_us=at_us, seconds=seconds)
+        return Usage(half_life_s=self.half_life_s, at_us=at_us, seconds=seconds)

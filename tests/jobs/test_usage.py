@@ -24,7 +24,7 @@ def test_a_short_time_counts_as_it_is_and_less_than_the_fair_share_as_less_than_
 
 
 def test_what_begins_counts_at_once() -> None:
-    assert Usage(entry_s=30).begun(BY, 0.5).seconds == {BY: 15.0}
+    assert Usage().begun(BY, 15.0).begun(BY, 1.0).seconds == {BY: 16.0}
 
 
 def test_a_clock_that_was_set_back_stands_still() -> None:
