@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlplat.features.training_set import TrainingSet
+    from mlplat.model import space
     from mlplat.platform import Platform, connect
     from mlplat.serve.endpoint import AsyncEndpoint, Endpoint
 
-__all__ = ["AsyncEndpoint", "Endpoint", "Platform", "TrainingSet", "connect"]
+__all__ = ["AsyncEndpoint", "Endpoint", "Platform", "TrainingSet", "connect", "space"]
 
 _HOME = {
     "connect": "mlplat.platform",
@@ -22,6 +23,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "space":
+        return importlib.import_module("mlplat.model.space")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -74,8 +74,53 @@ class Residual:
         _check_layers(self.layers)
 
 
-Layer = Dense | Activation | Dropout | Norm | Residual
-_LAYERS: Mapping[str, type[Layer]] = {c.kind: c for c in (Dense, Activation, Dropout, Norm, Residual)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """From node `source` to node `target` of a cell, through `layers`; without any as it is."""
+
+    source: int
+    target: int
+    layers: tuple[Layer, ...] = ()
+
+    def __post_init__(self) -> None:
+        ok = _whole(self.source) and _whole(self.target) and 0 <= self.source < self.target
+        _check(ok, f"cell: an edge from {self.source!r} to {self.target!r} does not go forward from a node")
+        _check_layers(self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A small graph. Node 0 is its input, the last one its output; each other node is the sum of what its edges bring, where a
+    linear layer without bias fits those that are narrower than the widest. Edges that are on no way from the input to the
+    output are left out."""
+
+    kind: ClassVar[str] = "cell"
+    edges: tuple[Edge, ...]
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.edges, tuple) and all(isinstance(edge, Edge) for edge in self.edges)
+        _check(known, f"cell: edges must be a tuple of Edge, not {self.edges!r}")
+        _check(bool(live_edges(self.edges)), "cell: nothing goes from its input to its output")
+
+
+def live_edges(edges: Sequence[Edge]) -> list[Edge]:
+    """Those on a way from node 0 to the last node, sources first."""
+    if not edges:
+        return []
+    last = max(edge.target for edge in edges)
+    reached, needed = {0}, {last}
+    for edge in sorted(edges, key=lambda edge: edge.target):
+        if edge.source in reached:
+            reached.add(edge.target)
+    for edge in sorted(edges, key=lambda edge: edge.source, reverse=True):
+        if edge.target in needed and edge.source in reached:
+            needed.add(edge.source)
+    live = [edge for edge in edges if edge.source in reached and edge.target in needed]
+    return sorted(live, key=lambda edge: (edge.target, edge.source)) if last in reached else []
+
+
+Layer = Dense | Activation | Dropout | Norm | Residual | Cell
+_LAYERS: Mapping[str, type[Layer]] = {c.kind: c for c in (Dense, Activation, Dropout, Norm, Residual, Cell)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +188,13 @@ def mlp(
 def _layer_json(layer: Layer) -> dict[str, Any]:
     if isinstance(layer, Residual):
         return {"kind": layer.kind, "layers": [_layer_json(inner) for inner in layer.layers]}
+    if isinstance(layer, Cell):
+        return {"kind": layer.kind, "edges": [_edge_json(edge) for edge in layer.edges]}
     return {"kind": layer.kind, **asdict(layer)}
+
+
+def _edge_json(edge: Edge) -> dict[str, Any]:
+    return {"source": edge.source, "target": edge.target, "layers": [_layer_json(layer) for layer in edge.layers]}
 
 
 def _layer(value: Mapping[str, Any]) -> Layer:
@@ -152,6 +203,9 @@ def _layer(value: Mapping[str, Any]) -> Layer:
     arguments = {name: item for name, item in value.items() if name != "kind"}
     if kind == Residual.kind:
         return Residual(layers=tuple(_layer(inner) for inner in arguments["layers"]))
+    if kind == Cell.kind:
+        edges = ({**edge, "layers": tuple(_layer(inner) for inner in edge["layers"])} for edge in arguments["edges"])
+        return Cell(edges=tuple(Edge(**edge) for edge in edges))
     return _LAYERS[str(kind)](**arguments)
 
 

@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 from mlplat.errors import InvalidInput
-from mlplat.model.architecture import Activation, Architecture, Dense, Dropout, InputBlock, Layer, Norm
+from mlplat.model.architecture import (
+    Activation,
+    Architecture,
+    Cell,
+    Dense,
+    Dropout,
+    InputBlock,
+    Layer,
+    Norm,
+    live_edges,
+)
 from mlplat.model.inputs import RESERVED_SLOTS, InputEncoding
 from mlplat.model.keras import wrapped
 from mlplat.model.shape import Shape
@@ -65,6 +75,32 @@ class ResidualBlock(nn.Module):  # type: ignore[misc]
         return self.fit(x) + self.inner(x)
 
 
+class Graph(nn.Module):  # type: ignore[misc]
+    """The nodes of a cell, in order."""
+
+    def __init__(self, cell: Cell, width: int) -> None:
+        super().__init__()
+        self.edges = live_edges(cell.edges)
+        widths, inner = {0: width}, []
+        for target in dict.fromkeys(edge.target for edge in self.edges):
+            brought = [_sequence(e.layers, widths[e.source]) for e in self.edges if e.target == target]
+            widths[target] = max(width_out for _, width_out in brought)
+            inner += [nn.Sequential(module, *_fitting(out, widths[target])) for module, out in brought]
+        self.inner = nn.ModuleList(inner)
+        self.width = widths[self.edges[-1].target]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        nodes = {0: x}
+        for edge, module in zip(self.edges, self.inner, strict=True):
+            brought = module(nodes[edge.source])
+            nodes[edge.target] = nodes[edge.target] + brought if edge.target in nodes else brought
+        return nodes[self.edges[-1].target]
+
+
+def _fitting(width_in: int, width_out: int) -> list[nn.Module]:
+    return [] if width_in == width_out else [nn.Linear(width_in, width_out, bias=False)]
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, Array]) -> nn.Module:
     """Put weights in and switch to evaluation."""
     # A copy, because torch would otherwise share (and could change) the arrays of an immutable model.
@@ -108,5 +144,8 @@ def _module(layer: Layer, width: int) -> tuple[nn.Module, int]:
         return nn.Dropout(layer.rate), width
     if isinstance(layer, Norm):
         return _NORMS[layer.name](width), width
+    if isinstance(layer, Cell):
+        graph = Graph(layer, width)
+        return graph, graph.width
     inner, width_out = _sequence(layer.layers, width)
     return ResidualBlock(inner, width, width_out), width_out

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlplat.model.architecture import Activation, Architecture, Dense, Dropout, Layer, Norm
+from mlplat.model.architecture import Activation, Architecture, Cell, Dense, Dropout, Layer, Norm, live_edges
 
 Array = np.ndarray[Any, Any]
 Step = Callable[[Array], Array]
@@ -45,6 +45,8 @@ def few(architecture: Architecture, weights: Weights) -> Callable[[Array, Array]
 def _known(layer: Layer) -> bool:
     if isinstance(layer, Activation):
         return layer.name in _ACTIVATIONS
+    if isinstance(layer, Cell):
+        return all(_known(inner) for edge in layer.edges for inner in edge.layers)
     return isinstance(layer, Dense | Dropout | Norm) or all(map(_known, layer.layers))
 
 
@@ -63,6 +65,8 @@ def _step(layer: Layer, weights: Weights, prefix: str) -> Step:
         return _ACTIVATIONS[layer.name]
     if isinstance(layer, Norm):
         return (_batch if layer.name == "batch" else _layer)(weights, prefix)
+    if isinstance(layer, Cell):
+        return _graph(layer, weights, prefix)
     assert not isinstance(layer, Dropout)
     return _residual(_sequence(layer.layers, weights, f"{prefix}inner."), weights, prefix)
 
@@ -115,3 +119,27 @@ def _residual(inner: Sequence[Step], weights: Weights, prefix: str) -> Step:
         return through + inside
 
     return added
+
+
+def _graph(cell: Cell, weights: Weights, prefix: str) -> Step:
+    edges, steps = live_edges(cell.edges), []
+    for i, edge in enumerate(edges):
+        fit = weights.get(f"{prefix}inner.{i}.1.weight")
+        inside = _sequence(edge.layers, weights, f"{prefix}inner.{i}.0.")
+        steps.append([*inside, *([] if fit is None else [_product(fit)])])
+
+    def through(x: Array) -> Array:
+        nodes = {0: x}
+        for edge, inside in zip(edges, steps, strict=True):
+            brought = nodes[edge.source]
+            for step in inside:
+                brought = step(brought)
+            nodes[edge.target] = nodes[edge.target] + brought if edge.target in nodes else brought
+        return nodes[edges[-1].target]
+
+    return through
+
+
+def _product(weight: Array) -> Step:
+    transposed = np.ascontiguousarray(weight.T)
+    return lambda x: x @ transposed

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplat.model import Architecture, mlp
-from mlplat.model.architecture import Activation, Dense, Dropout, InputBlock, Layer, Norm, Residual
+from mlplat.model.architecture import Activation, Cell, Dense, Dropout, Edge, InputBlock, Layer, Norm, Residual
 from mlplat.model.build import build, load_weights, logits
 from mlplat.model.few import MAX_LAYER, few
 from mlplat.model.inputs import FEW_ROWS
@@ -21,7 +21,17 @@ FLAT = st.one_of(
     st.builds(Norm, name=st.sampled_from(["batch", "layer"])),
     st.builds(Dropout, rate=st.just(0.3)),
 )
-LAYERS: st.SearchStrategy[Layer] = FLAT | st.builds(Residual, layers=st.lists(FLAT, min_size=1, max_size=3).map(tuple))
+SOME = st.lists(FLAT, max_size=2).map(tuple)
+CELLS = st.tuples(SOME, SOME, SOME).map(
+    lambda parts: Cell(
+        edges=tuple(
+            Edge(source=i, target=j, layers=p) for (i, j), p in zip([(0, 1), (0, 2), (1, 2)], parts, strict=True)
+        )
+    )
+)
+LAYERS: st.SearchStrategy[Layer] = st.one_of(
+    FLAT, st.builds(Residual, layers=st.lists(FLAT, min_size=1, max_size=3).map(tuple)), CELLS
+)
 
 
 @given(
