@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,6 +91,18 @@ def set_environment(variables: Mapping[str, str], *, override: bool = False) -> 
     for name, value in variables.items():
         if override or name not in os.environ:
             os.environ[name] = value
+
+
+@contextmanager
+def in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """As `set_environment`, for as long as the block runs."""
+    added = [name for name in variables if name not in os.environ]
+    set_environment(variables)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def carried(env: Environment) -> dict[str, str]:

@@ -93,11 +93,13 @@ class Jobs:
         compute: str | Mapping[str, Any] | Demand,
         *,
         say: Callable[[str], None] = lambda text: None,
+        queued: Callable[[str], None] = lambda job_id: None,
         **options: Unpack[Options],
     ) -> Result:
         """Wait for slots, do `work` on them in this process, and return what that does. If it raises `GaveWay`, or its slots were
-        taken away, it is called again when there are some. `say` is told what it waits for."""
+        taken away, it is called again when there are some. `say` is told what it waits for, `queued` the job's id."""
         cluster, job_id = self._attach(compute, options)
+        queued(job_id)
         number = 0
         try:
             while True:

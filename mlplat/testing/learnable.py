@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from mlplat.features.training_set import TrainingSet
@@ -52,6 +54,15 @@ def learnable(
         request=(*(Field(name=f"c{i}", dtype="string") for i in range(len(codes))), Field(name="flag", dtype="bool")),
         features=tuple(Field(name=f"x{i}", dtype="float64") for i in range(numbers)),
     )
+
+
+def stored(home: Path, *, rows: int = 4_000, numbers: int = 6) -> TrainingSet:
+    """One as a home has it."""
+    data = learnable(home / "training_sets" / "late", rows=rows, numbers=numbers)
+    path = data.path.rename(data.path.with_name(f"{data.snapshot}.arrow"))
+    found = replace(data, path=path)
+    path.with_suffix(".json").write_bytes(orjson.dumps(found.to_json()))
+    return found
 
 
 def write(

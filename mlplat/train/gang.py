@@ -41,6 +41,10 @@ class Alone:
     size = local_size = 1
     device = torch.device("cpu")
 
+    def __init__(self, device: torch.device | None = None) -> None:
+        if device is not None:
+            self.device = device
+
     def wrap(self, module: nn.Module, *, how: Parallel, half: bool) -> parallel.Alone:
         return parallel.Alone(module, self.device, half=half)
 

@@ -78,6 +78,16 @@ class Silent:
     def end(self) -> None: ...
 
 
+class Notes(Silent):
+    """Tells notes alone, to `say`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+
 class Lines:
     """A line per epoch and every ten seconds, for logs."""
 

@@ -105,7 +105,7 @@ def reproduce(
     before = metadata.run(version.run_id)["tags"]
     run = Run(
         data=recorded.data,
-        science=_checked(science, recorded, before.get("git_commit")),
+        science=science_of(recorded, science, before.get("git_commit")),
         settings=recorded.settings,
         demand=recorded.demand,
         metadata=metadata,
@@ -130,7 +130,9 @@ def reproduce(
     )
 
 
-def _checked(given: Science | None, recorded: Record, commit: str | None) -> Science:
+def science_of(recorded: Record, given: Science | None, commit: str | None) -> Science:
+    """What a version was made with; `given` is the user's own code, where there was some: `InvalidInput` if it is not what it
+    was."""
     if given is None and recorded.network is not None and recorded.spelled.keys() == {"network"}:
         return Science(network=recorded.network)
     found = {} if given is None else given.spelled()

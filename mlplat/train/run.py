@@ -71,7 +71,8 @@ class Fitted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded, as is the
-    run `parent`; `began` is told the run's id. `epochs`: so many, on all rows, of which none is held out."""
+    run `parent`; `began` is told the run's id. `epochs`: so many, on all rows, of which none is held out. `learned`: what it came
+    to already, elsewhere."""
 
     data: TrainingSet
     science: Science
@@ -87,18 +88,27 @@ class Run:
     epochs: int | None = None
     began: Callable[[str], None] = lambda run_id: None
     lease: Lease | None = None
+    learned: Learned | None = None
+
+    def work(self, folder: Path) -> Work:
+        """What workers get, and nothing is recorded. Raises `InvalidInput` for data that cannot be learnt from."""
+        return self._work(self._facts(), folder)
 
     @contextmanager
     def fitted(self, stop: Callable[[], bool]) -> Iterator[Fitted | Interrupted]:
         """The run, from where it was. It has ended well once the block has: until then the same call goes on with it."""
         began_s = self.clock.elapsed_s()
-        facts = self._checked()
+        facts = self._facts()
+        self._check_science(facts.encoding, facts.task)
         with claimed(self.home / "runs", self._identity()) as folder:
             run_id = self._begun(folder, facts)
             self.began(run_id)
             with _recorded(self.metadata, run_id, folder):
                 told = Recording(self.progress, self.metadata, run_id, folder)
-                learned = _run(self._work(facts, folder.path), self, told, stop)
+                learned = self.learned or _run(self._work(facts, folder.path), self, told, stop)
+                if self.learned is not None:
+                    for metrics in self.learned.history:
+                        told.epoch(metrics)
                 self._patiently(told.flush)
                 if isinstance(learned, Yielded):
                     self._end(run_id, "SCHEDULED")
@@ -118,7 +128,7 @@ class Run:
                 self._end(run_id, "FINISHED")
             folder.forget()
 
-    def _checked(self) -> _Facts:
+    def _facts(self) -> _Facts:
         data = self.data
         table = data.table()
         task = task_of(table, data.label, self.settings.task)
@@ -135,7 +145,6 @@ class Run:
             )
         names = [field.name for field in fields if field.name in table.column_names]
         encoding = InputEncoding.fit(table.select(names).take(pa.array(parts.learn)), fields)
-        self._check_science(encoding, task)
         return _Facts(table=table, task=task, parts=parts, encoding=encoding)
 
     def _check_science(self, encoding: InputEncoding, task: Task) -> None:

@@ -85,6 +85,13 @@ def train(
         return _refitted(run, fitted, found, stop) if final else found
 
 
+def adopt(run: Run) -> TrainedModel:
+    """What a run with something `learned` comes to."""
+    with run.fitted(lambda: False) as fitted:
+        assert isinstance(fitted, Fitted)
+        return _registered(run, fitted)
+
+
 def _refitted(run: Run, fitted: Fitted, found: TrainedModel, stop: Callable[[], bool]) -> TrainedModel | Interrupted:
     """Again, on all rows, for as many epochs as were best."""
     again = replace(

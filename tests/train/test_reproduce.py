@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
 import torch
 from torch import nn
 
 from mlplat.clock import SystemClock
 from mlplat.errors import InvalidInput, NotFound
-from mlplat.features.training_set import TrainingSet
 from mlplat.jobs.demand import Demand
 from mlplat.metadata.memory import InMemoryMetadata
 from mlplat.metadata.port import ModelVersion
 from mlplat.model import mlp
-from mlplat.testing.learnable import learnable
+from mlplat.testing.learnable import stored
 from mlplat.train.progress import Silent
 from mlplat.train.reproduce import Reproduced, reproduce
 from mlplat.train.run import Interrupted
@@ -27,15 +25,6 @@ from mlplat.train.trainer import train
 
 SETTINGS = TrainSettings(batch_size=128, epochs=2, holdout_s=48 * 86_400, seed=3, recovery=Recovery(steps=50))
 CLOCK = SystemClock()
-
-
-def stored(home: Path) -> TrainingSet:
-    """A training set as a home has it."""
-    data = learnable(home / "training_sets" / "late")
-    path = data.path.rename(data.path.with_name(f"{data.snapshot}.arrow"))
-    found = replace(data, path=path)
-    path.with_suffix(".json").write_bytes(orjson.dumps(found.to_json()))
-    return found
 
 
 def trained(home: Path, metadata: InMemoryMetadata, science: Science | None = None) -> ModelVersion:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray._private.state import state
@@ -22,7 +22,6 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from mlplat.config import carried, environment, set_environment
 from mlplat.errors import Unavailable
 from mlplat.jobs.demand import Demand
-from mlplat.jobs.lease import Lease
 from mlplat.train._ray.failures import first_line, killed_for_memory, of_user
 from mlplat.train._ray.leased import InLease
 from mlplat.train._ray.policies import ElasticPolicy, FailurePolicy
@@ -31,6 +30,17 @@ from mlplat.train.progress import Progress
 from mlplat.train.relay import Follower
 from mlplat.train.settings import TrainSettings
 from mlplat.train.work import Learned, Work, Yielded
+
+
+class Slots(Protocol):
+    """So many workers in a placement group that is there."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def group_id(self) -> str: ...
+
 
 ABORT_S = 10.0
 RESIZE_S = 60.0
@@ -87,7 +97,7 @@ def _forget_groups(creator: bytes) -> None:
 
 
 def learn_on_workers(
-    work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool], lease: Lease | None = None
+    work: Work, demand: Demand, progress: Progress, stop: Callable[[], bool], lease: Slots | None = None
 ) -> Learned | Yielded:
     """Run `learn` on the workers that `demand` asks for, in the slots of `lease` if there is one; lost ones are replaced, and the
     run goes on from its newest checkpoint.
