@@ -22,6 +22,7 @@ from mlplat.features.pool import OnFirstUse, Pool
 from mlplat.features.store import FeatureStore
 from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
+from mlplat.improving import Improving
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.lease import GaveWay, Lease
 from mlplat.metadata.port import Metadata, ModelVersion
@@ -48,7 +49,7 @@ from mlplat.train.measure import PromotionTest
 from mlplat.train.notices import told
 from mlplat.train.reproduce import Record, Reproduced, reproduce
 from mlplat.train.science import Keep, Loop, Loss, Metric, Network, Optimizer
-from mlplat.workers import Workers
+from mlplat.train.search.search import Search
 
 if TYPE_CHECKING:
     from mlplat._ray.session import Session
@@ -112,7 +113,7 @@ class TrainOptions(TypedDict, total=False):
     priority: str
 
 
-class Platform(Workers, Endpoints):
+class Platform(Improving, Endpoints):
     """One process's access to a home. Its parts open when they are first used; `close` releases all of them."""
 
     def __init__(self, settings: Settings, env: Environment, clock: Clock) -> None:
@@ -241,7 +242,7 @@ class Platform(Workers, Endpoints):
 
     def promote(
         self,
-        model: TrainedModel | ModelVersion,
+        model: TrainedModel | ModelVersion | Search,
         *,
         to: str | None = None,
         promoter: ModelPromoter | None = None,

@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SHOWN = 20
+"""Trials, of a leaderboard."""
+
 token = typer.Typer(help="The tokens of an endpoint's callers.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(jobs.app, name="jobs")
@@ -54,6 +57,22 @@ def run(
         seconds = round(clock.elapsed_s() - started_s, 3)
         say_json({"script": target, "home": str(settings.home_path), "exit_code": code, "seconds": seconds})
     raise typer.Exit(code)
+
+
+@app.command()
+def searches(
+    name: Annotated[str | None, typer.Argument(help="Show its leaderboard.", show_default="all searches")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """The searches of the home, or the trials of one, the best first; of those that are going on as well."""
+    with opened(home) as platform:
+        found = platform.searches() if name is None else platform.leaderboard_of(name)
+    if json:
+        say_json(found.to_dicts())
+        return
+    for line in report.table("trials" if name else "searches", "none yet: platform.search(...)", found.head(SHOWN)):
+        typer.echo(line)
 
 
 @app.command()

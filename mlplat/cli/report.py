@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mlplat.clock import iso
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from mlplat.serve.tokens import Token
     from mlplat.train.history import GoldPeriod
 
@@ -35,6 +37,19 @@ def models(versions: Sequence[Mapping[str, Any]], periods: Sequence[GoldPeriod])
 
 def tokens(found: Sequence[Token], now_us: int) -> Iterator[str]:
     yield from _section("tokens", "none: mlplat token create NAME makes one", [_token(one, now_us) for one in found])
+
+
+def table(title: str, empty: str, found: pl.DataFrame) -> Iterator[str]:
+    """Columns that have nothing in them are left out, and of a text its last line is shown."""
+    named = [name for name in found.columns if any(value not in {None, ""} for value in found[name])]
+    rows = [[_cell(row[name]) for name in named] for row in found.iter_rows(named=True)]
+    yield from _section(title, empty, [named, *rows] if rows else [])
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).strip().splitlines()[-1]
 
 
 def _token(token: Token, now_us: int) -> Sequence[str]:

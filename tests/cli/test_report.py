@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlplat.cli.report import DECISIONS, lines
+import polars as pl
+
+from mlplat.cli.report import DECISIONS, lines, table
 
 EMPTY: dict[str, Any] = {
     "home": "/team/.mlplat",
@@ -42,3 +44,16 @@ def test_everything_is_shown_in_aligned_columns() -> None:
     assert "  10.0.0.1  2 CPU, 1 GPU  alive" in found
     assert found[-1] == "  2013-09-08  promoter  late  hold  because 8"
     assert sum("promoter" in line for line in found) == DECISIONS
+
+
+def test_columns_with_nothing_in_them_are_left_out_and_of_a_text_its_last_line_is_shown() -> None:
+    found = pl.DataFrame(
+        {"trial": [3, 1], "loss": [0.123456, None], "error": ["", "line 1\nZeroDivisionError"], "odd": ["", ""]}
+    )
+    shown = list(table("trials", "none yet", found))[2:]
+    assert [line.split() for line in shown] == [
+        ["trial", "loss", "error"],
+        ["3", "0.1235", "-"],
+        ["1", "-", "ZeroDivisionError"],
+    ]
+    assert list(table("trials", "none yet", found.clear())) == ["", "trials  (none yet)"]

@@ -11,6 +11,7 @@ import pytest
 from examples.journeys import k01_complex_feature_in_real_time as k01
 from examples.journeys import k02_long_running_feature as k02
 from examples.journeys import k03_replace_producer as k03
+from examples.journeys import k07_tune_a_deployed_model as k07
 from examples.journeys import k08_extend_a_new_gold as k08
 from examples.journeys import k12_cpu_to_gpu as k12
 from examples.journeys import k13_nightly_batch_then_online as k13
@@ -51,6 +52,18 @@ def test_the_producer_changes_and_nothing_else_does(tmp_path: Path, capsys: pyte
     assert "refused: source 'readings' is fed by 'gateway', and this batch comes from 'collector'" in said
     assert said.count("  yes: ") == 4
     assert "  NO: " not in said
+
+
+def test_the_learning_rate_of_a_deployed_model_is_optimised_and_it_goes_on_answering(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    k07.main(tmp_path / "home")
+    said = capsys.readouterr().out
+    now, best = (float(loss) for loss in re.findall(r"log loss ([\d.]+)\n", said))
+    assert "as it is: learning rate 0.002" in said
+    assert best < now
+    assert "candidate: the loss is below gold's" in said
+    assert re.search(r"version 1 answers, as before; version [234] is candidate", said)
 
 
 def test_a_new_gold_is_extended_by_evidence_and_taken_back_by_hand(
