@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,8 @@ class Scene:
     quick: bool
     folder: Path
     say: Callable[[str], None]
+    files: Mapping[str, Path | None] = field(default_factory=dict)
+    """Those that were named on the command line."""
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -80,15 +82,19 @@ class Measure:
         )
 
 
-def main(name: str, measures: Sequence[Measure]) -> None:
-    """Of `python -m benchmarks.NAME`."""
-    args = arguments(name, [measure.key for measure in measures])
-    rows, broken = measured([m for m in measures if args.only in (None, m.key)], quick=args.quick)
+def main(name: str, measures: Sequence[Measure], *, files: Mapping[str, str] | None = None) -> None:
+    """Of `python -m benchmarks.NAME`. `files` may be given as `--NAME FILE`: what each is."""
+    args = arguments(name, [measure.key for measure in measures], files or {})
+    given = {file: getattr(args, file) for file in files or {}}
+    chosen = [m for m in measures if args.only in (None, m.key)]
+    rows, broken = measured(chosen, quick=args.quick, files=given)
     report(name, rows, args)
     sys.exit(1 if broken else 0)
 
 
-def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool]:
+def measured(
+    measures: Sequence[Measure], *, quick: bool, files: Mapping[str, Path | None] | None = None
+) -> tuple[list[Row], bool]:
     """Every row in order, each run in a process of its own, and whether one of them broke rather than missed its bound."""
     rows: list[Row] = []
     broken = False
@@ -100,7 +106,7 @@ def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bo
             keys = " ".join(measure.key for measure in together)
             progress.update(task, description=keys)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                found, broke, notes = process.submit(rows_of, together, quick=quick).result()
+                found, broke, notes = process.submit(rows_of, together, quick=quick, files=files).result()
             rows += found
             broken |= broke
             for note in notes:
@@ -109,12 +115,14 @@ def measured(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bo
     return rows, broken
 
 
-def rows_of(measures: Sequence[Measure], *, quick: bool) -> tuple[list[Row], bool, list[str]]:
+def rows_of(
+    measures: Sequence[Measure], *, quick: bool, files: Mapping[str, Path | None] | None = None
+) -> tuple[list[Row], bool, list[str]]:
     """The rows of one run, whether it broke, and what to tell of it. What breaks does not take the other rows with it."""
     notes: list[str] = []
     with TemporaryDirectory(prefix="mlplat-bench-") as folder:
         try:
-            run = measures[0].run(Scene(quick=quick, folder=Path(folder), say=notes.append))
+            run = measures[0].run(Scene(quick=quick, folder=Path(folder), say=notes.append, files=files or {}))
         except PeerAbsent as reason:
             return [measure.row(None, str(reason)) for measure in measures], False, notes
         except Exception as error:  # noqa: BLE001 - it is told, and the run fails at its end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -126,11 +126,13 @@ def in_blocks(blocks: int, each: int, *calls: Timed) -> list[float]:
     return [median(seconds) for seconds in taken]
 
 
-def arguments(name: str, keys: Sequence[str]) -> Namespace:
+def arguments(name: str, keys: Sequence[str], files: Mapping[str, str] | None = None) -> Namespace:
     parser = ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--only", choices=keys, help="report this row alone")
     parser.add_argument("--quick", action="store_true", help="small: checks the form, not the figures")
+    for file, said in (files or {}).items():
+        parser.add_argument(f"--{file}", type=Path, help=said)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ import polars as pl
 import psutil
 import pytest
 
-from benchmarks import features, flights, serving, training
+from benchmarks import features, flights, search, serving, training
 from benchmarks._features.large import wrong_rows
 from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, rows_of
 from benchmarks._form import against_bound, against_peer, alternately
@@ -226,3 +226,19 @@ def test_a_row_of_the_benchmark_of_serving_that_needs_an_endpoint_has_its_form_i
     assert "; " not in row["measure"], row
     if key in ("shadow_lost", "failed_changes"):
         assert row["holds"]
+
+
+SEARCH = """trial_overhead_tune trial_overhead_warm trial_overhead_floor killed_lost killed_trajectory trial_preempted
+five_hundred nas_tpe nas_random asha_time flights_search"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("key", ["trial_overhead_tune", "killed_lost", "nas_tpe"])
+def test_a_row_of_the_benchmark_of_search_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
+    """Those of trainings take most of a minute each."""
+    assert SEARCH.split() == [measure.key for measure in search.MEASURES]
+    (row,) = run("search", tmp_path, "--only", key)
+    assert row["key"] == key
+    assert "broke" not in row["measure"]
+    if key == "killed_lost":
+        assert row["ours"] == 0

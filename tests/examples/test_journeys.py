@@ -7,11 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from examples.journeys import k06_discover_an_architecture as k06
 from examples.journeys import k10_inspect_versions as k10
 from examples.journeys import k17_rebuild_a_model as k17
 from examples.journeys import k19_get_notified as k19
 
 pytestmark = pytest.mark.slow  # seconds each
+
+
+def test_a_better_architecture_is_found_for_the_network_in_production(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    k06.main(tmp_path / "home")
+    said = capsys.readouterr().out
+    by_hand, found = (float(loss) for loss in re.findall(r"version \d, log loss ([\d.]+)", said))
+    assert found < by_hand - 0.05
+    assert "architectures: 16 tried" in said
+    assert "candidate: the loss is below gold's" in said
+    assert "in production is still version 1" in said
 
 
 def test_every_version_of_models_features_and_signatures_is_told(
