@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -31,19 +32,34 @@ from mlplat.train.search.limits import checked
 from mlplat.train.search.ranking import ranked, summary, table
 from mlplat.train.search.rungs import Rungs
 from mlplat.train.search.running import Objective
-from mlplat.train.search.search import Search, about, checked_name, run_search
+from mlplat.train.search.search import RunTrials, Search, about, checked_name, run_search
 from mlplat.train.search.storage import opened_storage
 from mlplat.train.search.strategy import Strategy, Tpe
 from mlplat.train.search.study import read
 from mlplat.train.search.training import Training
 from mlplat.train.search.trial import Trial
 from mlplat.train.settings import TrainSettings
+from mlplat.train.trainer import TrainedModel
 from mlplat.workers import Workers
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 Executor = Literal["auto", "tune", "warm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is searched for. `said` is what is tried, in a few words, and `under` the experiment of its records; `training` is the
+    objective, if it is one, and `run` how its models are registered."""
+
+    name: str
+    goals: tuple[Goal, ...]
+    objective: Objective
+    said: str
+    under: str
+    training: Training | None = None
+    run: Run | None = None
 
 
 class Searches(Workers):
@@ -100,27 +116,12 @@ class Searches(Workers):
         if executor not in get_args(Executor):
             raise InvalidInput(f"executor={executor!r} must be {' or '.join(map(repr, get_args(Executor)))}")
         demand, board = Demand.parse(compute), Board(self._clock)
-        run = training = None
-        objective: Objective
-        if isinstance(data, TrainingSet):
-            name = name or data.name
-            science = Science(network=mlp(), loss=loss, metrics=metrics or {}, optimizer=optimizer)
-            run = self._run_of(data, science, settings or TrainSettings(), demand, board)
-            goal = goal or self.metadata.goal(data.name)
-            goals = _goals(goal, LOSSES[run.settings.task])
-            training = objective = Training(
-                work=run.work(self._search_folder(name)), demand=demand, metric=goals[0].metric
-            )
-        elif not callable(data):
-            raise InvalidInput(f"data={data!r}: give a training set, or a function of what is chosen and the trial")
-        elif name is None:
-            raise InvalidInput("name: a search of your own function needs one, by which it is found again")
-        else:
-            objective, goals = data, _goals(goal, "loss")
-        folder = self._search_folder(name)
+        science = Science(network=mlp(), loss=loss, metrics=metrics or {}, optimizer=optimizer)
+        target = self._target(data, name, goal, science, settings or TrainSettings(), demand, board)
+        training = target.training
         plan = Plan(
             space=space,
-            goals=goals,
+            goals=target.goals,
             trials=trials,
             strategy=strategy or Tpe(),
             seed=seed,
@@ -130,44 +131,66 @@ class Searches(Workers):
             check=checked(training, limits or {}) if training else lambda made: None,
             digest=training.digest if training else same_params,
         )
-        what = about(space, plan, _about(objective, run), start_from)
-
-        def run_trials(engine: Engine, own: Objective, where: Path, heard: Callable[[], None]) -> None:
-            if demand.in_process:
-                run_here(engine, own, where, lambda: False, heard)
-            else:
-                options: Options = {"name": f"{name} trial", "priority": priority}
-                self._on_cluster(
-                    engine,
-                    own,
-                    where,
-                    heard,
-                    board.note,
-                    demand=demand,
-                    executor=executor,
-                    at_once=at_once,
-                    options=options,
-                )
-
+        folder, what = self._search_folder(target.name), about(space, plan, target.said, start_from)
+        options: Options = {"name": f"{target.name} trial", "priority": priority}
         found = run_search(
-            name,
+            target.name,
             plan,
-            objective,
+            target.objective,
             storage=self._storage_of(folder, make=True),
             folder=folder,
             clock=self._clock,
             board=board,
-            run=run_trials,
+            run=run_here if demand.in_process else self._on_cluster(board.note, demand, executor, at_once, options),
             warm=[self._recorded_search(other) for other in start_from],
             about=what,
-            study_name=self._study_name(name),
+            study_name=self._study_name(target.name),
         )
-        best = ranked(found, goals)[:keep]
-        under = name if run is None else run.data.name
-        run_id = recorded(name, found, goals, what, folder, tags or {}, under=under, metadata=self.metadata)
+        best = ranked(found, plan.goals)[:keep]
+        run_id = recorded(
+            target.name, found, plan.goals, what, folder, tags or {}, under=target.under, metadata=self.metadata
+        )
         forget(folder, found, best)
-        kept = models(name, best, folder, training, space, run, tags or {}, parent=run_id) if training and run else ()
-        return Search(name=name, goals=goals, trials=found, models=kept)
+        kept: tuple[TrainedModel, ...] = ()
+        if training is not None and target.run is not None:
+            kept = models(target.name, best, folder, training, space, target.run, tags or {}, parent=run_id)
+        return Search(name=target.name, goals=plan.goals, trials=found, models=kept)
+
+    def _target(
+        self,
+        data: TrainingSet | Objective,
+        name: str | None,
+        goal: Goal | Sequence[Goal] | None,
+        science: Science,
+        settings: TrainSettings,
+        demand: Demand,
+        board: Board,
+    ) -> Target:
+        if not isinstance(data, TrainingSet):
+            if not callable(data):
+                raise InvalidInput(f"data={data!r}: give a training set, or a function of what is chosen and the trial")
+            if name is None:
+                raise InvalidInput("name: a search of your own function needs one, by which it is found again")
+            return Target(name=name, goals=_goals(goal, "loss"), objective=data, said=spelled(data), under=name)
+        name = name or data.name
+        goals = _goals(goal or self.metadata.goal(data.name), LOSSES[settings.task])
+        run = Run(
+            data=data,
+            science=science,
+            settings=settings,
+            demand=demand,
+            metadata=self.metadata,
+            home=self.home,
+            clock=self._clock,
+            progress=Notes(board.note),
+            code=Path.cwd(),
+        )
+        training = Training(work=run.work(self._search_folder(name)), demand=demand, metric=goals[0].metric)
+        rest = {part: value for part, value in science.spelled().items() if part != "network"}
+        said = f"{data.name} {data.snapshot[:12]}, {settings.science()}, {rest}, {demand}"
+        return Target(
+            name=name, goals=goals, objective=training, said=said, under=data.name, training=training, run=run
+        )
 
     def trials(self, name: str) -> tuple[Trial, ...]:
         """Those of a search, also of one that is still going on. `NotFound` if there is none of that name."""
@@ -198,57 +221,41 @@ class Searches(Workers):
         url = self._settings.metadata
         return opened_storage(folder, None if url is None else driver_url(url.get_secret_value()), make=make)
 
-    def _run_of(
-        self, data: TrainingSet, science: Science, settings: TrainSettings, demand: Demand, board: Board
-    ) -> Run:
-        return Run(
-            data=data,
-            science=science,
-            settings=settings,
-            demand=demand,
-            metadata=self.metadata,
-            home=self.home,
-            clock=self._clock,
-            progress=Notes(board.note),
-            code=Path.cwd(),
-        )
-
     def _on_cluster(
         self,
-        engine: Engine,
-        objective: Objective,
-        folder: Path,
-        heard: Callable[[], None],
         note: Callable[[str], None],
-        *,
         demand: Demand,
         executor: Executor,
         at_once: int | None,
         options: Options,
-    ) -> None:
-        from mlplat.train.search._ray.run import run_on_cluster
-        from mlplat.train.search._ray.slots import FromQueue
+    ) -> RunTrials:
+        """How trials are run there."""
 
-        self._admit(demand, Notes(note))
-        total = self.session.total()
-        room = min(int(total.get(name, 0.0) // amount) for name, amount in demand.resources) // demand.count
+        def run(engine: Engine, objective: Objective, folder: Path, heard: Callable[[], None]) -> None:
+            from mlplat.train.search._ray.run import run_on_cluster
+            from mlplat.train.search._ray.slots import FromQueue
 
-        jobs = self.jobs if self.session.shared else None
+            self._admit(demand, Notes(note))
+            total = self.session.total()
+            room = min(int(total.get(name, 0.0) // amount) for name, amount in demand.resources) // demand.count
+            jobs = self.jobs if self.session.shared else None
 
-        def on_workers(work: Callable[[Lease | None], None]) -> None:
-            work(None) if jobs is None else jobs.run(work, demand, say=note, **options)
+            def on_workers(work: Callable[[Lease | None], None]) -> None:
+                work(None) if jobs is None else jobs.run(work, demand, say=note, **options)
 
-        run_on_cluster(
-            engine,
-            objective,
-            folder,
-            heard,
-            demand=demand,
-            executor=executor,
-            at_once=max(1, room if at_once is None else min(at_once, room)),
-            on_workers=on_workers,
-            slots=None if jobs is None else FromQueue(jobs, demand, folder, options, note),
-        )
+            run_on_cluster(
+                engine,
+                objective,
+                folder,
+                heard,
+                demand=demand,
+                executor=executor,
+                at_once=max(1, room if at_once is None else min(at_once, room)),
+                on_workers=on_workers,
+                slots=None if jobs is None else FromQueue(jobs, demand, folder, options, note),
+            )
+
+        return run
 
 
 def _goals(goal: Goal | Sequence[Goal] | None, loss: str) -> tuple[Goal, ...]:
@@ -258,12 +265,3 @@ def _goals(goal: Goal | Sequence[Goal] | None, loss: str) -> tuple[Goal, ...]:
     if not found or not all(isinstance(one, Goal) for one in found):
         raise InvalidInput(f"goal={goal!r}: give a Goal, or several")
     return found
-
-
-def _about(objective: Objective, run: Run | None) -> str:
-    """What is tried, in a few words: the code of a function, or data and settings."""
-    if run is None:
-        return spelled(objective)
-    settings = dict(run.settings.science())
-    rest = {name: value for name, value in run.science.spelled().items() if name != "network"}
-    return f"{run.data.name} {run.data.snapshot[:12]}, {settings}, {rest}, {run.demand}"

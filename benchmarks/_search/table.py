@@ -68,7 +68,7 @@ def _ours(of: Callable[[str], float], evaluations: int, seed: int, folder: Path)
     def objective(made: Mapping[str, int], trial: Running) -> float:
         return of("".join(str(made[f"edge{i}"]) for i in range(EDGES)))
 
-    run_here(Engine(plan, study), objective, folder, lambda: False, lambda: None)
+    run_here(Engine(plan, study), objective, folder, lambda: None)
     return max(trial.values[0] for trial in study.trials.values())
 
 

@@ -62,6 +62,8 @@ class Plan:
         object.__setattr__(self, "domains", domains(self.space))
         if not isinstance(self.trials, int) or self.trials < 1:
             raise InvalidInput(f"trials={self.trials!r} must be a whole number from 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidInput(f"seed={self.seed!r} must be a whole number from 0")
         if self.rungs is not None and len(self.goals) > 1:
             raise InvalidInput("rungs: of several goals none says which trial is behind; give one goal, or no rungs")
         for given in self.first:

@@ -10,13 +10,10 @@ from mlplat.train.search.running import Event, Left, Objective, Running, evaluat
 from mlplat.train.search.settle import settle
 
 
-def run_here(
-    engine: Engine, objective: Objective, folder: Path, stop: Callable[[], bool], heard: Callable[[], None]
-) -> None:
-    """Until the search is over, or `stop` says so: then the trial that runs gives way. `heard` is called whenever something is
-    new."""
+def run_here(engine: Engine, objective: Objective, folder: Path, heard: Callable[[], None]) -> None:
+    """Until the search is over. `heard` is called whenever something is new."""
     goals = [goal.metric for goal in engine.plan.goals]
-    while not stop() and (task := engine.next()) is not None:
+    while (task := engine.next()) is not None:
         heard()
 
         def tell(step: int, value: float, number: int = task.number) -> bool:
@@ -26,7 +23,7 @@ def run_here(
 
         event: Event = Left(gave_way=True)
         try:
-            trial = Running(task, folder / str(task.number), tell, stop)
+            trial = Running(task, folder / str(task.number), tell, lambda: False)
             event = evaluate(objective, engine.plan.space, trial, goals)
         finally:
             settle(engine, task.number, event)

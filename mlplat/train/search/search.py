@@ -32,7 +32,7 @@ from mlplat.train.search.study import Study
 from mlplat.train.search.trial import Trial
 from mlplat.train.trainer import TrainedModel
 
-Run = Callable[[Engine, Objective, Path, Callable[[], None]], None]
+RunTrials = Callable[[Engine, Objective, Path, Callable[[], None]], None]
 """Runs trials until the search is over, or it is to stop."""
 
 PLACE = "space."
@@ -90,7 +90,7 @@ def run_search(
     folder: Path,
     clock: Clock,
     board: Board,
-    run: Run,
+    run: RunTrials,
     warm: Sequence[tuple[Sequence[Goal], Sequence[Trial]]] = (),
     about: Mapping[str, Any],
     study_name: str,

@@ -35,7 +35,8 @@ MEASURED = ("parameters", "size_bytes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """The objective. `work` has what all trials share; its science and settings stand where the space says nothing."""
+    """The objective. `work` has what all trials share; its science and settings stand where the space says nothing. `demand` is
+    what each has, `metric` what it tells of each epoch."""
 
     work: Work
     demand: Demand

@@ -72,7 +72,7 @@ def searched(
     storage: JournalStorage | None = None,
 ) -> list[Trial]:
     study = opened(path, plan, storage)
-    run_here(Engine(plan, study), call, path.parent / "trials", lambda: False, lambda: None)
+    run_here(Engine(plan, study), call, path.parent / "trials", lambda: None)
     return list(study.trials.values())
 
 

@@ -57,7 +57,7 @@ def test_a_trial_that_crashed_is_begun_again_as_declared_and_then_has_the_traceb
     assert [trial.attempts for trial in found] == [1, 3, 3, 1]
     assert "in fragile\n" in found[1].error
     assert found[1].error.endswith("ZeroDivisionError: by the user")
-    assert "mlplat" not in found[1].error.replace(str(tmp_path), "")
+    assert "running.py" not in found[1].error  # the platform's own frames
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from mlplat._ray.niceness import last_of_all
-from mlplat.config import in_environment
+from mlplat.config import carried, environment, in_environment, set_environment
 from mlplat.jobs.demand import Demand
 from mlplat.train.search.engine import Engine, Task
 from mlplat.train.search.running import Event, Objective, Stepper, Told
@@ -84,11 +84,14 @@ def _bundles(demand: Demand) -> tune.PlacementGroupFactory:
 
 
 def _trainable(given: Any, folder: Path) -> type[tune.Trainable]:
+    variables = carried(environment())
+
     class Trial(tune.Trainable):  # type: ignore[misc]
         """Stands still between two results, as Tune has it."""
 
         def setup(self, config: dict[str, Any]) -> None:
             last_of_all()
+            set_environment(variables, override=True)  # before the user's code is there
             self._given: tuple[Objective, Any, Sequence[str]] = ray.get(given)
             self._begin(config)
 

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from mlplat._ray.niceness import last_of_all
 from mlplat.clock import SystemClock
+from mlplat.config import carried, environment
 from mlplat.jobs._ray.world import group_of
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.lease import GaveWay, Lease
@@ -170,6 +171,8 @@ class Warm:
             "resources": resources,
             "max_restarts": 0,
         }
+        if variables := carried(environment()):
+            options["runtime_env"] = {"env_vars": variables}
         if lease is not None:
             options["scheduling_strategy"] = _in(group_of(lease.group_id))
         elif demand.labels:
