@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, NotFound
 from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_id
 from mlplat.jobs.demand import Demand
@@ -203,8 +203,11 @@ class Searches(Workers):
 
     def searches(self) -> pl.DataFrame:
         """All searches of the home by name: how many trials are in which state, and the first goal of the best."""
-        folders = (self.home / "searches").glob("[!.]*/")
-        return summary({folder.name: self._recorded_search(folder.name) for folder in sorted(folders)})
+        found = {}
+        for folder in sorted((self.home / "searches").glob("[!.]*/")):
+            with suppress(NotFound):  # it is just being begun
+                found[folder.name] = self._recorded_search(folder.name)
+        return summary(found)
 
     def _recorded_search(self, name: str) -> tuple[tuple[Goal, ...], tuple[Trial, ...]]:
         folder = self._search_folder(name)

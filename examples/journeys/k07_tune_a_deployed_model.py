@@ -56,6 +56,7 @@ def main(home: Path) -> None:
         print(f"{', '.join(promotion.aliases) or 'held'}: {promotion.decision.reason}")
         answer = endpoint.predict([{"pages": 9, "minutes": 2.0}])[0]
         print(f"version {answer.version} answers, as before; version {found.version.version} is candidate")
+        platform.undeploy("buys")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from mlplat.model import mlp
 from mlplat.testing.learnable import stored
 from mlplat.train import TrainSettings
 from mlplat.train.search import Random, Rungs, Running
+from mlplat.train.search.journal import open_journal
 
 SETTINGS = TrainSettings(batch_size=128, epochs=3, learning_rate=1e-2, holdout_s=48 * 86_400)
 NETWORKS = {
@@ -114,6 +115,13 @@ def test_a_function_of_ones_own_is_searched_and_found_again_by_its_name(platform
         _ = found.model
     with pytest.raises(NotFound, match="Did you mean 'near-3'"):
         platform.trials("near-4")
+
+
+def test_a_search_that_is_just_being_begun_is_not_listed_yet(platform: mlplat.Platform) -> None:
+    assert platform.searches().height == 0
+    open_journal(platform.home / "searches" / "new" / "journal.log")
+    platform.search({"x": space.integer(0, 9)}, far, name="xs", trials=2, compute="cpu:0")
+    assert platform.searches()["search"].to_list() == ["xs"]
 
 
 def test_a_search_that_was_begun_otherwise_says_how(platform: mlplat.Platform) -> None:
