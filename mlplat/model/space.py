@@ -171,20 +171,6 @@ def pinned(space: Any, values: Mapping[str, Any]) -> Any:
     return _Pinning(values).filled(space, "")
 
 
-def points(space: Any) -> int | None:
-    """How many different values it has; None if they cannot be counted."""
-    if isinstance(space, Number):
-        return None if space.step is None else math.floor((space.high - space.low) / space.step + 1e-9) + 1
-    if isinstance(space, Integer):
-        return (space.high - space.low) // space.step + 1
-    if isinstance(space, Choice):
-        return _total(points(option) for option in space.options.values())
-    if isinstance(space, Repeat):
-        each = points(space.block)
-        return None if each is None else sum(each**n for n in _counts(space.times))
-    return _product(points(part) for _, part in _parts(space))
-
-
 class _Filling:
     def __init__(self, ask: Callable[[str, Domain], Any]) -> None:
         self._ask, self._values = ask, dict[str, Any]()
@@ -324,16 +310,6 @@ def _times(path: str) -> str:
 
 def _count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _total(counts: Iterator[int | None]) -> int | None:
-    found = list(counts)
-    return None if None in found else sum(n for n in found if n is not None)
-
-
-def _product(counts: Iterator[int | None]) -> int | None:
-    found = list(counts)
-    return None if None in found else math.prod(n for n in found if n is not None)
 
 
 def _check_range(domain: Number | Integer) -> None:

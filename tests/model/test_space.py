@@ -123,14 +123,6 @@ def test_pinned_places_have_their_values_and_the_others_keep_their_names() -> No
         space.pinned(WIDTHS, {"learning_rate": 7})
 
 
-def test_points_are_counted_where_they_can_be() -> None:
-    assert space.points(WIDTHS) is None
-    assert space.points(space.choice("a", "b", c=space.choice(1, 2, 3))) == 5
-    assert space.points({"x": space.integer(1, 3), "y": space.repeat(space.choice(0, 1), space.integer(0, 2))}) == 3 * 7
-    assert space.points(space.number(0, 1, step=0.25)) == 5
-    assert space.points("nothing") == 1
-
-
 leaves = st.one_of(
     st.builds(Number, low=st.just(0.0), high=st.floats(1, 9)),
     st.builds(Integer, low=st.integers(0, 3), high=st.integers(3, 9)),

@@ -59,10 +59,6 @@ class Grid:
             chosen[name] = options[place]
         return _Fixed(chosen)
 
-    def points(self, domains: Mapping[str, Domain]) -> int:
-        """How many there are; where places depend on each other some are the same."""
-        return int(np.prod([len(self._values(domain)) for domain in domains.values()], dtype=object))
-
     def _values(self, domain: Domain) -> list[Any]:
         if isinstance(domain, Choice):
             return list(domain.options)

@@ -79,8 +79,7 @@ class Study:
     def remember(self, params: Mapping[str, Any], domains: Mapping[str, Domain], values: Sequence[float]) -> None:
         """Have samplers know of a trial that is not of this search. Not kept: call it again before the first proposal."""
         distributions = {name: _distribution(domains[name]) for name in params}
-        chosen = {name: _inside(domains[name], value) for name, value in params.items()}
-        self._copy.add_trial(create_trial(params=chosen, distributions=distributions, values=list(values)))
+        self._copy.add_trial(create_trial(params=dict(params), distributions=distributions, values=list(values)))
 
     def propose(
         self, sampler: Sampler, fixed: Mapping[str, Any], fill: Callable[[Ask], Result]
@@ -259,11 +258,6 @@ def _distribution(domain: Domain) -> BaseDistribution:
     if isinstance(domain, Integer):
         return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
-
-
-def _inside(domain: Domain, value: Any) -> Any:
-    """A value of another search's place of that name, in this one's range."""
-    return value if isinstance(domain, Choice) else min(max(value, domain.low), domain.high)
 
 
 def _differing(known: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:

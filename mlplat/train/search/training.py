@@ -29,8 +29,6 @@ _SCIENCE = {"network", "loss", "optimizer"}
 FIXED = ("task", "holdout_s", "recovery")
 """Settings that are the same for all trials: they could not be compared."""
 _WEIGHTS, _LEARNED = "weights.safetensors", "learned.json"
-MEASURED = ("parameters", "size_bytes")
-"""What a trial tells of itself beside the metrics of its best epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
