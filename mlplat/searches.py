@@ -25,6 +25,7 @@ from mlplat.train.progress import Notes
 from mlplat.train.run import Run
 from mlplat.train.science import Loss, Metric, Optimizer, Science, spelled
 from mlplat.train.search.board import Board
+from mlplat.train.search.cost import LATENCY
 from mlplat.train.search.engine import Engine, Plan, same_params
 from mlplat.train.search.here import run_here
 from mlplat.train.search.keeping import forget, models, recorded
@@ -185,7 +186,12 @@ class Searches(Workers):
             progress=Notes(board.note),
             code=Path.cwd(),
         )
-        training = Training(work=run.work(self._search_folder(name)), demand=demand, metric=goals[0].metric)
+        training = Training(
+            work=run.work(self._search_folder(name)),
+            demand=demand,
+            metric=goals[0].metric,
+            timed=any(one.metric == LATENCY for one in goals),
+        )
         rest = {part: value for part, value in science.spelled().items() if part != "network"}
         said = f"{data.name} {data.snapshot[:12]}, {settings.science()}, {rest}, {demand}"
         return Target(

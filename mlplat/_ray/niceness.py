@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 
 import psutil
@@ -24,3 +25,10 @@ def last_of_all() -> None:
     for thread in psutil.Process().threads():
         with suppress(OSError, AttributeError):
             os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
+
+
+def thread_in_background() -> None:
+    """As `in_background`, of the calling thread alone: for one that ends with its work, in a process that others wait for."""
+    with suppress(OSError, AttributeError):
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, max(_BACKGROUND, os.getpriority(os.PRIO_PROCESS, own)))

@@ -63,8 +63,10 @@ def test_trials_that_take_their_time_are_ray_tunes(platform: mlplat.Platform, tu
         threading.Event().wait(1.5)
         return told(made, trial)
 
+    heard = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
     found = platform.search(XS, slow, name="slow", trials=6, at_once=2, strategy=Random())
     assert len(tuners) == 1
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)) == heard
     assert [trial.state for trial in found.trials] == ["done"] * 6
     assert {len(trial.steps) for trial in found.trials} == {3}
     assert {trial.attempts for trial in found.trials} == {1}

@@ -20,6 +20,7 @@ from mlplat.model.estimator import Estimator
 from mlplat.model.vocabulary import same_network
 from mlplat.train.progress import EpochMetrics, Plan
 from mlplat.train.science import Science
+from mlplat.train.search.cost import LATENCY, built, latency_ms
 from mlplat.train.search.running import GivenUp, GiveWay, Running
 from mlplat.train.settings import TrainSettings
 from mlplat.train.work import Learned, Work, Yielded
@@ -34,17 +35,18 @@ _WEIGHTS, _LEARNED = "weights.safetensors", "learned.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """The objective. `work` has what all trials share; its science and settings stand where the space says nothing. `demand` is
-    what each has, `metric` what it tells of each epoch."""
+    what each has, `metric` what it tells of each epoch; `timed`: its latency is a goal, too."""
 
     work: Work
     demand: Demand
     metric: str
+    timed: bool = False
 
     def __call__(self, made: Any, trial: Running) -> Mapping[str, float]:
         science, settings = self.chosen(made)
         folder = trial.folder
         if (folder / _LEARNED).exists():  # it had ended, and only the record does not know
-            return _told(read_learned(folder))
+            return self._told(science, read_learned(folder))
         work = replace(self.work, science=science, settings=settings, folder=folder)
         progress = _Telling(trial, self.metric)
         found = self._run(work, progress)
@@ -54,7 +56,7 @@ class Training:
             raise GiveWay
         _write_learned(folder, found)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return _told(found)
+        return self._told(science, found)
 
     def chosen(self, made: Any) -> tuple[Science, TrainSettings]:
         """`InvalidInput` if the space is of something else than a training."""
@@ -98,6 +100,20 @@ class Training:
         gpu = "GPU" in dict(self.demand.resources) and torch.cuda.is_available()
         return learn(work, Alone(torch.device("cuda" if gpu else "cpu")), progress, clock, stop)
 
+    def _told(self, science: Science, learned: Learned) -> dict[str, float]:
+        best = next(metrics for metrics in reversed(learned.history) if metrics.best)
+        found = {
+            **best.held_out,
+            "epoch": float(best.epoch),
+            "parameters": float(sum(value.size for value in learned.weights.values())),
+            "size_bytes": float(sum(value.nbytes for value in learned.weights.values())),
+        }
+        if self.timed:
+            if science.estimator is not None:
+                raise InvalidInput(f"goal: {LATENCY} is of networks, and this trial has an estimator")
+            found[LATENCY] = latency_ms(built(science.network, self.work.source), self.work.source)
+        return found
+
 
 class _Telling:
     """Progress that tells the search of each epoch."""
@@ -140,14 +156,3 @@ def _write_learned(folder: Path, learned: Learned) -> None:
         "estimator": None if learned.estimator is None else asdict(learned.estimator),
     }
     write_atomically(folder / _LEARNED, json.dumps(said).encode())
-
-
-def _told(learned: Learned) -> dict[str, float]:
-    best = next(metrics for metrics in reversed(learned.history) if metrics.best)
-    sizes = [value.size for value in learned.weights.values()], [value.nbytes for value in learned.weights.values()]
-    return {
-        **best.held_out,
-        "epoch": float(best.epoch),
-        "parameters": float(sum(sizes[0])),
-        "size_bytes": float(sum(sizes[1])),
-    }

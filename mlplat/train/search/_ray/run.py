@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,7 +16,11 @@ from mlplat.train.search.running import Objective
 
 SHORT_S = 1.0
 """Trials that take less are not worth a process each."""
-TRIED = 2
+TRIED = 3
+"""The first is not timed: with it the process loads its libraries. Of the others the faster one counts, because a machine that
+others use too is slow now and then."""
+LONG_S, FIRST_S = 5.0, 15.0
+"""Longer is not waited for one of them, or for the first."""
 
 
 def run_on_cluster(
@@ -32,14 +35,13 @@ def run_on_cluster(
     on_workers: OnWorkers,
     slots: AbstractContextManager[ResourceManager] | None,
 ) -> None:
-    """Until the search is over. With `executor` "auto" the first trials are timed on processes that stay; where they are short
-    the others run there too, else Ray Tune begins with the others while they go on."""
+    """Until the search is over. With `executor` "auto" the first trials are timed on a process that stays; where they are short
+    the others run on such processes too, else Ray Tune begins with the others while they go on."""
     folder.mkdir(parents=True, exist_ok=True)
     warm = Warm(engine, objective, folder, demand, heard)
-    tried = min(TRIED, at_once) if executor == "auto" and demand.count == 1 else 0
     try:
-        if tried:
-            executor = "warm" if _are_short(engine, warm, tried, on_workers) else "tune"
+        if executor == "auto":
+            executor = "warm" if demand.count == 1 and _are_short(engine, warm, on_workers) else "tune"
         if executor == "warm":
             warm.start(at_once - warm.count, on_workers)
             warm.go_on()
@@ -53,13 +55,13 @@ def run_on_cluster(
         warm.stop()
 
 
-def _are_short(engine: Engine, warm: Warm, count: int, on_workers: OnWorkers) -> bool:
-    """By the last ones that the record has, or by trying some."""
-    known = [trial.seconds for trial in engine.study.trials.values() if trial.state == "done"][-TRIED:]
-    if len(known) < TRIED:
+def _are_short(engine: Engine, warm: Warm, on_workers: OnWorkers) -> bool:
+    """By the last ones that the record has, or by trying some, one after the other."""
+    known = [trial.seconds for trial in engine.study.trials.values() if trial.state == "done"][1:]
+    if len(known) < TRIED - 1:
         warm.most = TRIED
-        warm.start(count, on_workers)
-        if not warm.ended_within(SHORT_S):
+        warm.start(1, on_workers)
+        if not warm.ended_within(LONG_S, FIRST_S):
             return False
         known = warm.times
-    return not known or statistics.median(known) < SHORT_S
+    return not known or min(known[1 - TRIED :]) < SHORT_S

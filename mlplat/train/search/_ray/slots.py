@@ -35,6 +35,8 @@ class FromQueue(ResourceManager):  # type: ignore[misc]
         self._taken: dict[str, tuple[Lease, threading.Event]] = {}
         self._error: BaseException | None = None
         self._closed = False
+        self._waits = True
+        """For the first slots, or for some that were taken away: who follows the search wants to know why it stands still."""
         self._news = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -105,6 +107,7 @@ class FromQueue(ResourceManager):  # type: ignore[misc]
                 if self._closed or self._requests <= len(self._ready):
                     return
                 self._taken[lease.group_id] = lease, freed
+                self._waits = False
                 self._ready.append(lease)
             self._news.set()
             try:
@@ -118,14 +121,19 @@ class FromQueue(ResourceManager):  # type: ignore[misc]
             if lease.stop() and not self._closed:
                 with self._lock:
                     self._asking.add(job_id)
+                    self._waits = True
                 raise GaveWay
 
         try:
-            self._jobs.run(work, self._demand, say=self._say, queued=queued, **self._options)
+            self._jobs.run(work, self._demand, say=self._told, queued=queued, **self._options)
         except MlplatError as error:
             if not self._closed:
                 self._error = error
                 self._news.set()
+
+    def _told(self, text: str) -> None:
+        if self._waits:
+            self._say(text)
 
     def _until(self, freed: threading.Event, lease: Lease) -> None:
         asked = False

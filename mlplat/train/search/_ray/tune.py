@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def run_on_tune(
         ),
     )
     try:
-        with in_environment(_ENVIRONMENT), _room_from(slots), _silence():
+        with in_environment(_ENVIRONMENT), _room_from(slots), _silence(), _own_signals():
             tuner.fit()
         if not engine.over:  # Tune hears Ctrl-C, and returns
             raise KeyboardInterrupt
@@ -199,6 +200,20 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Tune (2.60) leaves its handlers behind, and the next Ctrl-C would stop nothing."""
+    if threading.current_thread() is not threading.main_thread():  # it sets none there
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 _patching = threading.Lock()

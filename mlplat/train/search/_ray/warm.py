@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from mlplat._ray.niceness import last_of_all
+from mlplat._ray.niceness import last_of_all, thread_in_background
 from mlplat.clock import SystemClock
 from mlplat.config import carried, environment
 from mlplat.jobs._ray.world import group_of
@@ -50,7 +50,8 @@ class Worker:
 
 
 class Warm:
-    """`times` are the seconds of each trial that ended here, from begin to end."""
+    """`times` are the seconds of the trials that ended here, from begin to end, but for the first one on each process: with that
+    the process loads its libraries."""
 
     def __init__(
         self, engine: Engine, objective: Objective, folder: Path, demand: Demand, heard: Callable[[], None]
@@ -67,8 +68,8 @@ class Warm:
         self._begun = 0
         self._lock = threading.Lock()
         self._clock = SystemClock()
-        self._since: dict[int, float] = {}
-        """Since when trials run, by their number."""
+        self._since: dict[int, tuple[float, bool]] = {}
+        """Of the trials that run, by their number: since when, and whether each is the first on its process."""
 
     def start(self, count: int, on_workers: OnWorkers) -> None:
         """As many processes."""
@@ -101,11 +102,12 @@ class Warm:
             raise self._errors[0]
         return not any(thread.is_alive() for thread in self._threads)
 
-    def ended_within(self, seconds: float) -> bool:
-        """Whether the trials up to `most` have ended. False as soon as one has run for longer; the time to start a process does
-        not count."""
+    def ended_within(self, seconds: float, first_s: float) -> bool:
+        """Whether the trials up to `most` have ended. False as soon as one has run for longer, or the first on a process for
+        more than `first_s`; the time to start a process does not count."""
         while not self.wait(LISTEN_S) and self._ended < (self.most or 0):
-            if any(self._clock.elapsed_s() - began_s > seconds for began_s in list(self._since.values())):
+            now_s = self._clock.elapsed_s()
+            if any(now_s - began_s > (first_s if first else seconds) for began_s, first in list(self._since.values())):
                 return False
         return True
 
@@ -123,6 +125,7 @@ class Warm:
         self._stop.set()
 
     def _follow(self, number: int, on_workers: OnWorkers) -> None:
+        thread_in_background()
         try:
             on_workers(lambda lease: self._on(number, lease))
         except BaseException as error:  # noqa: BLE001  # raised again by `wait`
@@ -132,15 +135,17 @@ class Warm:
         """Trials on one process, until there are none, or its slots are to be given back."""
         asked = self._folder / f".stop-{number}"
         asked.unlink(missing_ok=True)
-        worker = None
+        worker, first = None, True
         try:
             while not self._stop.is_set() and not (lease is not None and lease.stop()):
-                worker = worker or self._started(asked, lease)
+                if worker is None:
+                    worker, first = self._started(asked, lease), True
                 task = self._next()
                 if task is None:
                     return
-                if not self._run(worker, task, asked, lease):
+                if not self._run(worker, task, asked, lease, first=first):
                     worker = None
+                first = False
             if lease is not None and lease.stop():
                 raise GaveWay
         finally:
@@ -182,10 +187,10 @@ class Warm:
             ray.get(worker.ready.remote())
         return worker
 
-    def _run(self, worker: Any, task: Task, asked: Path, lease: Lease | None) -> bool:
+    def _run(self, worker: Any, task: Task, asked: Path, lease: Lease | None, *, first: bool) -> bool:
         """A trial to its end. False if the process is gone."""
         call = worker.begin.remote(task, self._folder / str(task.number))
-        self._since[task.number] = self._clock.elapsed_s()
+        self._since[task.number] = self._clock.elapsed_s(), first
         try:
             while True:
                 event, seconds = self._answer(call, asked, lease)
@@ -195,7 +200,8 @@ class Warm:
                 goes_on = settle(self._engine, task.number, event)
                 self._heard()
                 if not isinstance(event, Told):
-                    self.times.append(seconds)
+                    if not first:
+                        self.times.append(seconds)
                     return True
                 call = worker.go_on.remote(goes_on)
         except RayActorError as error:
