@@ -46,7 +46,7 @@ def chained(scene: Scene) -> Figures:
     September to December, resampled by day: the upper end of its 95% interval."""
     days = data.QUICK if scene.quick else data.YEAR
     held_out = days.holdout if scene.quick else timedelta(days=62)
-    trials, epochs = (2, 1) if scene.quick else (48, 48), scene.size(2, 1)
+    trials, epochs = (2, 1) if scene.quick else (36, 24), scene.size(2, 1)
     settings = TrainSettings(epochs=scene.size(8, 1), batch_size=1024, holdout_s=held_out.total_seconds())
     with mlplat.connect(scene.folder / "home") as platform:
         flights = data.load().between(days.start, days.end)

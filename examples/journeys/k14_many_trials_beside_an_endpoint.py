@@ -14,20 +14,18 @@ import tempfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter, sleep
 
-import numpy as np
 import polars as pl
 
 import mlplat
+from examples.journeys.k07_tune_a_deployed_model import visits
 from mlplat import space
 from mlplat.model import mlp
 from mlplat.serve.endpoint import Endpoint
 from mlplat.train import TrainSettings
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = TrainSettings(epochs=6, learning_rate=2e-3, batch_size=128, holdout_s=24 * 3600)
 NETWORKS = {
     "network": space.made(mlp, hidden=space.repeat(space.integer(4, 64, log=True), space.integer(1, 3))),
@@ -35,21 +33,6 @@ NETWORKS = {
 }
 PAUSE_S = 0.01
 """Between an answer and the next question."""
-
-
-def visits(rows: int = 8_000) -> pl.DataFrame:
-    random = np.random.default_rng(14)
-    pages, minutes = random.poisson(6, rows), random.exponential(4, rows)
-    score = (pages - 6) * 0.5 - (minutes - 4) * 0.3
-    return pl.DataFrame(
-        {
-            "visitor": [f"v{i}" for i in range(rows)],
-            "at": [START + timedelta(minutes=i) for i in range(rows)],
-            "pages": pages,
-            "minutes": minutes,
-            "buys": (random.random(rows) < 1 / (1 + np.exp(-score))).astype(int),
-        }
-    )
 
 
 def main(home: Path, trials: int) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mlplat.cli import jobs, report, script
+from mlplat.cli import cluster, jobs, report, script
 from mlplat.cli.opened import Home, Json, opened, say_json
 from mlplat.clock import SystemClock
 from mlplat.config import environment, load
@@ -33,6 +33,7 @@ SHOWN = 20
 token = typer.Typer(help="The tokens of an endpoint's callers.", no_args_is_help=True)
 app.add_typer(token, name="token")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(cluster.app, name="cluster")
 
 Model = Annotated[str, typer.Argument(help="A name, which stands for its gold version, or NAME@VERSION.")]
 Endpoint = Annotated[str, typer.Argument(metavar="NAME", help="The name that is, or will be, served.")]

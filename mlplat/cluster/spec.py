@@ -32,21 +32,13 @@ class NodeType:
 
     name: str
     resources: Mapping[str, float]
-    labels: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
-    min_workers: int = 0
     max_workers: int = 0
-    idle_timeout_s: float | None = None
-    priority: int = 0
 
     @property
     def gpus(self) -> float:
         return float(self.resources.get("GPU", 0))
-
-    @property
-    def owned(self) -> bool:
-        return not self.offers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +60,8 @@ class Spec:
     cluster: str
     head: str
     types: Mapping[str, NodeType]
-    sites: Mapping[str, Mapping[str, Any]]
     budget: Budget
     ledger: str
-    idle_timeout_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,31 +81,23 @@ def parse(config: Mapping[str, Any]) -> Spec:
     if found:
         raise InvalidInput("\n".join(str(problem) for problem in found))
     provider = config["provider"]
-    idle_minutes = config.get("idle_timeout_minutes")
     return Spec(
         cluster=config["cluster_name"],
         head=config["head_node_type"],
         types={name: node_type(name, given) for name, given in config["available_node_types"].items()},
-        sites=dict(provider.get("sites", {})),
         budget=Budget(**provider.get("budget", {})),
         ledger=provider["ledger"],
-        idle_timeout_s=None if idle_minutes is None else 60.0 * idle_minutes,
     )
 
 
 def node_type(name: str, given: Mapping[str, Any]) -> NodeType:
     node = given.get("node_config", {})
-    smallest = given.get("min_workers", 0)
     return NodeType(
         name=name,
         resources=dict(given.get("resources", {})),
-        labels=dict(given.get("labels", {})),
         hosts=tuple(node.get("hosts", ())),
         offers=offers(node),
-        min_workers=smallest,
-        max_workers=given.get("max_workers", smallest),
-        idle_timeout_s=given.get("idle_timeout_s"),
-        priority=given.get("priority", 0),
+        max_workers=given.get("max_workers", 0),
     )
 
 

@@ -167,6 +167,7 @@ def _job(rng: random.Random, name: str, now_us: int) -> Job:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_in_made_up_crowds(seed: int, compare: Compare) -> None:
     rng = random.Random(seed)
@@ -253,6 +254,7 @@ def test_who_got_slots_out_of_turn_queues_behind_who_has_none(compare: Compare) 
     assert [one.job.id for one in compare(snapshot, Policy(), 0).admits] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_in_the_scene_of_the_benchmark(compare: Compare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(decision, "plan", lambda snapshot, policy, *, now_us: compare(snapshot, policy, now_us))
     assert decision.time(Scene(quick=True, folder=tmp_path, say=print)).ours > 0

@@ -79,6 +79,7 @@ def of_error(error: BaseException, *, run_id: str | None = None) -> Message:
     return message
 
 
+@pytest.mark.slow
 def test_a_finished_run_tells_version_metrics_and_seconds(tmp_path: Path) -> None:
     memory, other = InMemoryNotifier(), InMemoryNotifier()
     trained = run(tmp_path, InMemoryMetadata(), memory, other)

@@ -94,7 +94,7 @@ class Provider(NodeProvider):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Raises if there are fewer than asked for: Ray binds those that there are, and asks again for the others."""
         name = tags.get(TAG_RAY_USER_NODE_TYPE, "")
-        kind = node_type(name, {"node_config": node_config, "resources": resources, "labels": labels})
+        kind = node_type(name, {"node_config": node_config, "resources": resources})
         launch = self.router.create(kind, tags, count)
         if launch.missing:
             said = f"{launch.missing} of {count} x {name}: {'; '.join(launch.why)}"

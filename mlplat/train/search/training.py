@@ -72,7 +72,10 @@ class Training:
         if isinstance(own.get("network"), Mapping):
             own["network"] = Architecture.from_json(own["network"])
         settings = {name: value for name, value in given.items() if name in _SETTINGS}
-        return replace(self.work.science, **own), replace(self.work.settings, **settings)
+        science = replace(self.work.science, **own)
+        if self.timed and science.estimator is not None:
+            raise InvalidInput(f"goal: {LATENCY} is of networks, and this space has an estimator")
+        return science, replace(self.work.settings, **settings)
 
     def digest(self, params: Mapping[str, Any], made: Any) -> str:
         """The same of two candidates that would come to the same weights."""
@@ -109,8 +112,6 @@ class Training:
             "size_bytes": float(sum(value.nbytes for value in learned.weights.values())),
         }
         if self.timed:
-            if science.estimator is not None:
-                raise InvalidInput(f"goal: {LATENCY} is of networks, and this trial has an estimator")
             found[LATENCY] = latency_ms(built(science.network, self.work.source), self.work.source)
         return found
 

@@ -55,6 +55,7 @@ def test_what_was_never_whole_is_empty(tmp_path: Path) -> None:
     assert path.read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     filled(path)

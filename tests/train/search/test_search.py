@@ -22,6 +22,8 @@ from mlplat.train import TrainSettings
 from mlplat.train.search import Grid, Random, Rungs, Running
 from mlplat.train.search.journal import open_journal
 
+pytestmark = pytest.mark.slow  # MLflow's database is opened for each
+
 SETTINGS = TrainSettings(batch_size=128, epochs=3, learning_rate=1e-2, holdout_s=48 * 86_400)
 NETWORKS = {
     "network": space.made(mlp, hidden=space.repeat(space.choice(4, 16), space.integer(1, 2))),
@@ -44,7 +46,6 @@ def far(made: Any, trial: Running) -> float:
     return float(abs(made["x"] - 3))
 
 
-@pytest.mark.slow
 def test_a_search_of_trainings_keeps_the_best_as_versions_that_nothing_serves_yet(
     platform: mlplat.Platform, data: TrainingSet
 ) -> None:
@@ -72,7 +73,6 @@ def test_a_search_of_trainings_keeps_the_best_as_versions_that_nothing_serves_ye
     assert platform.promote(found).version == found.version
 
 
-@pytest.mark.slow
 def test_latency_is_a_goal_as_the_loss_is(platform: mlplat.Platform, data: TrainingSet) -> None:
     goals = [Goal(metric="log_loss", direction="min"), Goal(metric="latency_ms", direction="min")]
     networks = space.made(mlp, hidden=space.choice(narrow=(4,), wide=(2_000, 2_000), name="hidden"))
@@ -84,14 +84,12 @@ def test_latency_is_a_goal_as_the_loss_is(platform: mlplat.Platform, data: Train
     assert 0 < 2 * took["narrow"] < took["wide"]
 
 
-@pytest.mark.slow
 def test_a_searched_model_is_what_training_it_alone_makes(platform: mlplat.Platform, data: TrainingSet) -> None:
     found = platform.search(NETWORKS, data, trials=2, compute="cpu:0", settings=SETTINGS, strategy=Random())
     made = platform.reproduce(found.version)
     assert made.same
 
 
-@pytest.mark.slow
 def test_a_search_over_estimators_and_networks(platform: mlplat.Platform, data: TrainingSet) -> None:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -185,7 +183,22 @@ def test_a_space_that_no_training_takes_is_refused_before_anything_is_recorded(
     assert platform.trials("late") == ()
 
 
-@pytest.mark.slow
+def test_an_estimator_has_no_latency_to_search_by(platform: mlplat.Platform, data: TrainingSet) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    of_trees = {"network": space.made(HistGradientBoostingClassifier, max_iter=space.integer(5, 20))}
+    with pytest.raises(InvalidInput, match="latency_ms is of networks"):
+        platform.search(
+            of_trees,
+            data,
+            trials=1,
+            compute="cpu:0",
+            goal=Goal(metric="latency_ms", direction="min"),
+            settings=SETTINGS,
+        )
+    assert platform.trials("late") == ()
+
+
 def test_two_processes_do_not_run_one_search(platform: mlplat.Platform, tmp_path: Path) -> None:
     script = f"""
 import sys
