@@ -39,6 +39,7 @@ PLAIN = """
 import sys, time
 from pathlib import Path
 import optuna
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -52,6 +53,7 @@ def objective(config):
     with done.open("a") as file:
         file.write(f"{config['x']}\\n")
 
+ray.init(address="local")  # it would look for the cluster that was killed before
 space = {"x": optuna.distributions.FloatDistribution(0, 1)}
 path = sys.argv[1] + "/plain"
 if tune.Tuner.can_restore(path):
@@ -119,13 +121,13 @@ def _plain(folder: Path, trials: int) -> str:
     done, rng = folder / "done", random.Random(5)
     for kill in range(6):
         child = _started(PLAIN, folder, done, trials)
-        target, until = _count(done) + trials // 8, monotonic() + 60
-        while child.poll() is None and kill < 5 and monotonic() < until:
-            if _count(done) >= target:
+        target, until = _count(done) + trials // 8, monotonic() + 120
+        while child.poll() is None and monotonic() < until:
+            if kill < 5 and _count(done) >= target:
                 _wait(rng.uniform(0, 0.1))
-                child.kill()
                 break
             _wait(0.01)
+        child.kill()
         if child.wait() == 0:
             break
     return f"{_count(done)} evaluations for {trials} trials"
