@@ -16,7 +16,7 @@ import polars as pl
 import psutil
 import pytest
 
-from benchmarks import features, flights, search, serving, training
+from benchmarks import burst, features, flights, search, serving, training
 from benchmarks._features.large import wrong_rows
 from benchmarks._figures import Figures, Measure, PeerAbsent, Scene, rows_of
 from benchmarks._form import against_bound, against_peer, alternately
@@ -188,6 +188,21 @@ def test_a_row_of_the_benchmark_of_training_has_its_form_in_quick(tmp_path: Path
     assert row["key"] == key
     assert row["ratio"] > 0
     assert "broke" not in row["measure"]
+
+
+BURST = """free_at_launch misplaced cost_bound_back cost_bound cost_at_once cost_starburst spot_exhausted over_budget plan_tick
+leaked"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["misplaced", "spot_exhausted", "over_budget", "plan_tick", "leaked"])
+def test_a_row_of_the_benchmark_of_bursting_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
+    """The form of the others is that of `misplaced`, which comes from the same simulations."""
+    assert BURST.split() == [measure.key for measure in burst.MEASURES]
+    (row,) = run("burst", tmp_path, "--only", key)
+    assert row["key"] == key
+    assert "broke" not in row["measure"]
+    assert row["holds"] or key == "plan_tick"
 
 
 SERVING = """cache_cost cache_flat cache_wrong split_wrong hit_rps hit_p50 miss_vs_chain fused_litserve fused_bentoml fused_mlflow

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from time import sleep
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from mlplat.cluster.check import checked
+from mlplat.clock import US_PER_S, SystemClock
+from mlplat.cluster import guard as guards
+from mlplat.cluster.check import checked, read
+from mlplat.cluster.simulation import Settings
+from mlplat.cluster.simulation import simulate as simulated
 from mlplat.cluster.spec import NodeType
+from mlplat.cluster.trace import read as trace_of
 from mlplat.errors import InvalidInput
 
-app = typer.Typer(help="The YAML of a cluster, before it is launched.", no_args_is_help=True)
-
-
-@app.callback()
-def main() -> None:
-    """Keeps `check` a command of its own: typer makes the only one of an app the app itself."""
+EVERY_S = 5.0
+app = typer.Typer(
+    help="Clusters that buy machines: their YAML before it is launched, and what runs on the machines.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
@@ -40,6 +51,75 @@ def check(
     Console().print(f"{spec.cluster}: nothing is wrong", table)
     limits = {name: limit for name in spec.budget.__slots__ if (limit := getattr(spec.budget, name)) is not None}
     typer.echo(f"budget: {', '.join(f'{name} {limit:g}' for name, limit in limits.items()) or 'no limit'}")
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML of a cluster with mlplat's provider.")],
+    trace: Annotated[
+        Path, typer.Option(metavar="CSV", help="Jobs: at_s, bundles, work_s, and GPU or CPU of a bundle.")
+    ],
+    boot_s: Annotated[float, typer.Option(help="Seconds until a bought machine is a node.")] = Settings().boot_s,
+) -> None:
+    """Try FILE on the jobs of a CSV, with Ray's own autoscaler under a simulated clock: as FILE says, without moving work back,
+    and buying at once."""
+    spec, config, arrivals = checked(file), read(file), trace_of(trace)
+    if not arrivals:
+        raise InvalidInput(f"{trace} has no jobs")
+    rules = {
+        "as the file says": spec.cloud,
+        "work stays where it is": replace(spec.cloud, back=False),
+        "buys at once": replace(spec.cloud, wait_s=0.0, back=False),
+    }
+    columns = ("rule", "cost", "GPU-hours bought", "mean wait", "mean time to the end", "moves")
+    table = Table(*columns, box=None, title=f"{len(arrivals)} jobs on {spec.cluster}")
+    with Progress(transient=True) as progress, TemporaryDirectory() as folder:
+        for number, (rule, cloud) in enumerate(progress.track(rules.items(), total=len(rules))):
+            ledger = f"{folder}/{number}.db"
+            found = simulated(config, arrivals, ledger=ledger, cloud=cloud, settings=Settings(boot_s=boot_s))
+            waits = [(found.began_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
+            ends = [(found.ended_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
+            table.add_row(
+                rule,
+                f"{found.cost:,.2f}",
+                f"{found.gpu_hours:,.1f}",
+                f"{mean(waits) / 60:,.1f} min",
+                f"{mean(ends) / 60:,.1f} min",
+                str(found.moved),
+            )
+    Console().print(table)
+
+
+@app.command()
+def guard(
+    head: Annotated[str, typer.Option(help="The address of the head.")],
+    port: Annotated[int, typer.Option(help="Of Ray on the head.")] = 6379,
+    lease: Annotated[float, typer.Option(help="Minutes of silence of the head after which the machine ends.")] = 50.0,
+    cloud: Annotated[
+        str | None, typer.Option(help="Whose notices of spot machines are heard: aws, gcp or azure.")
+    ] = None,
+    end: Annotated[str, typer.Option(help="The command that ends the machine.")] = "shutdown -h now",
+) -> None:
+    """Run on a bought machine, beside Ray: end it when its head is silent for long, and have its work moved when the cloud is
+    about to take it away."""
+    if not lease > 0:
+        raise InvalidInput(f"--lease {lease:g}: must be above 0")
+    clock = SystemClock()
+
+    def ended() -> None:
+        subprocess.run(shlex.split(end), check=True)
+
+    guards.run(
+        head,
+        port,
+        lease_s=lease * 60,
+        every_s=EVERY_S,
+        notice=guards.notice_of(cloud, clock),
+        drain=lambda seconds: guards.drained(head, port, seconds),
+        end=ended,
+        clock=clock,
+        wait=sleep,
+    )
 
 
 def _row(kind: NodeType) -> tuple[str, str, str, str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlplat.errors import InvalidInput
+from mlplat.jobs.burst import BOUGHT, SITE, Cloud, Kind
 
-SITE = "site"
-"""The label by which work is kept on own machines or sent to bought ones."""
-ONPREM, CLOUD = "onprem", "cloud"
+ONPREM = "onprem"
 Path = tuple[str | int, ...]
 """Where in the YAML: the keys from the top."""
 
@@ -32,6 +31,7 @@ class NodeType:
 
     name: str
     resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
     max_workers: int = 0
@@ -55,13 +55,15 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """`ledger` is where machines are written down: a path on the head, or a database's URL."""
+    """`ledger` is where machines are written down: a path on the head, or a database's URL. `cloud` is what jobs may have of the
+    machines that are bought."""
 
     cluster: str
     head: str
     types: Mapping[str, NodeType]
     budget: Budget
     ledger: str
+    cloud: Cloud
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,24 @@ def parse(config: Mapping[str, Any]) -> Spec:
         types={name: node_type(name, given) for name, given in config["available_node_types"].items()},
         budget=Budget(**provider.get("budget", {})),
         ledger=provider["ledger"],
+        cloud=_cloud(config),
     )
+
+
+def _cloud(config: Mapping[str, Any]) -> Cloud:
+    types = {name: node_type(name, given) for name, given in config["available_node_types"].items()}
+    workers = [kind for name, kind in types.items() if name != config["head_node_type"]]
+    kinds = {
+        site: tuple(
+            Kind(name=kind.name, total=kind.resources, labels=kind.labels, most=kind.max_workers)
+            for kind in workers
+            if bool(kind.offers) == (site == BOUGHT)
+        )
+        for site in (ONPREM, BOUGHT)
+    }
+    most = config["max_workers"] - sum(kind.most for kind in kinds[ONPREM])
+    burst = config["provider"].get("burst", {})
+    return Cloud(kinds=kinds[BOUGHT], own=kinds[ONPREM], most=max(0, most), **burst)
 
 
 def node_type(name: str, given: Mapping[str, Any]) -> NodeType:
@@ -95,6 +114,7 @@ def node_type(name: str, given: Mapping[str, Any]) -> NodeType:
     return NodeType(
         name=name,
         resources=dict(given.get("resources", {})),
+        labels=dict(given.get("labels", {})),
         hosts=tuple(node.get("hosts", ())),
         offers=offers(node),
         max_workers=given.get("max_workers", 0),
@@ -152,6 +172,7 @@ def _of_file(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(provider.get("ledger"), str):
         yield Problem(path=("provider",), message="ledger is missing: a path on the head, or the URL of a database")
     yield from _of_budget(provider.get("budget", {}))
+    yield from _of_burst(provider.get("burst", {}))
     yield from _numbers(config, (), {"max_workers": int, "idle_timeout_minutes": float, "upscaling_speed": float})
     if not config.get("upscaling_speed"):
         yield Problem(
@@ -184,6 +205,19 @@ def _of_budget(given: Any) -> Iterator[Problem]:
     yield from _numbers(given, path, known)
 
 
+def _of_burst(given: Any) -> Iterator[Problem]:
+    path: Path = ("provider", "burst")
+    if not isinstance(given, Mapping):
+        yield Problem(path=path, message="must be a mapping")
+        return
+    for name in given:
+        if name not in _BURST:
+            yield Problem(path=(*path, name), message=f"is not known; there are {', '.join(_BURST)}")
+    if not isinstance(given.get("back", True), bool):
+        yield Problem(path=(*path, "back"), message=f"is {given['back']!r}, and must be true or false")
+    yield from _numbers(given, path, {"wait_s": float, "stay_s": float})
+
+
 def _of_type(config: Mapping[str, Any], path: Path, given: Any, sites: Any) -> Iterator[Problem]:
     if not isinstance(given, Mapping):
         yield Problem(path=path, message="must be a mapping")
@@ -208,7 +242,7 @@ def _of_type(config: Mapping[str, Any], path: Path, given: Any, sites: Any) -> I
     if (hosts is None) == (bought is None):
         yield Problem(path=(*path, "node_config"), message="must have hosts (own machines) or offers (bought ones)")
         return
-    site = ONPREM if bought is None else CLOUD
+    site = ONPREM if bought is None else BOUGHT
     labels = given.get("labels")
     if not isinstance(labels, Mapping) or labels.get(SITE) != site:
         yield Problem(path=path, message=f"labels must have {SITE}: {site}, by which work is sent there")
@@ -267,6 +301,7 @@ def _numbers(given: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) ->
             yield Problem(path=(*path, name), message=f"is {value!r}, and must be {what} from 0")
 
 
+_BURST = ("wait_s", "back", "stay_s")
 _OFFER = ("site", "price", "name", "spot", "node")
 _COMMANDS = (
     "setup_commands",

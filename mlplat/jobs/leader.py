@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mlplat.clock import US_PER_S, Clock
 from mlplat.decision import Hold
+from mlplat.jobs.burst import Bursting
 from mlplat.jobs.job import Pool
 from mlplat.jobs.ledger import JobLedger
 from mlplat.jobs.record import Record, Report, Request
@@ -28,6 +29,7 @@ class Leader:
         self.records = {record.job.id: record for record in ledger.records()}
         self.rules = ledger.rules()
         self.holds: Mapping[str, Hold] = {}
+        self.burst: Bursting | None = None
         self._usage = replace(ledger.usage(), half_life_s=self.rules.half_life_s)
         self._over: Mapping[tuple[str, str], float] = {}
         self._waits: Mapping[str, str] | None = None
@@ -64,6 +66,7 @@ class Leader:
             self._written_us = now_us
         self.records = {job_id: record for job_id, record in after.items() if not record.ended}
         self.holds, self._usage, self._over = found.holds, found.usage, found.over
+        self.burst = found.burst
         return found.effects
 
     def resign(self) -> None:

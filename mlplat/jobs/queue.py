@@ -160,11 +160,13 @@ class Jobs:
         self._ask(Request(job=job_id, priority=_priority(priority)))
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """What there is to know of a job; `NotFound` if there is none. `starts` is when one that waits may start: an estimate, by
-        what jobs like those before it have taken; None where nothing is known."""
+        """What there is to know of a job; `NotFound` if there is none. `nodes` are those that it has now, by Ray's ids.
+        `starts` is when one that waits may start: an estimate, by what jobs like those before it have taken; None where nothing
+        is known."""
         ledger, record = self._ledger, self._ledger.record(job_id)
         at_us = self._estimates().get(job_id) if record.state == "queued" else None
-        return {**tables.row(record, ledger.waits()), "starts": tables.time(at_us)}
+        nodes = [node for node, _ in record.placed]
+        return {**tables.row(record, ledger.waits()), "nodes": nodes, "starts": tables.time(at_us)}
 
     def list(self, *, ended: int = 100) -> pl.DataFrame:
         """All jobs that have not ended, and the last that have, in the order of submission. `reason` is why one waits, was

@@ -33,7 +33,8 @@ class Command:
 class Record:
     """`command` is what runs on the slots; without one they are for the process `driver`, which waits for them and goes with
     its cluster. `lease` counts how often it was given slots, since `started_us` these; `then` is what it is once they are back.
-    """
+    It waits since `queued_us` (0: since it was submitted), and had waited for `waited_us` before. `leaving`: it makes room on
+    own machines, and there are bought ones for it."""
 
     job: Job
     name: str
@@ -48,6 +49,9 @@ class Record:
     then: Next = "queued"
     reason: str = ""
     ended_us: int = 0
+    queued_us: int = 0
+    waited_us: int = 0
+    left_us: int = 0
 
     @property
     def group(self) -> str:
@@ -57,6 +61,12 @@ class Record:
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    def waited(self, now_us: int) -> int:
+        """How long it has waited for slots in all, in microseconds."""
+        if self.state != "queued":
+            return self.waited_us
+        return self.waited_us + max(0, now_us - (self.queued_us or self.job.submitted_us))
 
     def held(self) -> Lease:
         """As the plan knows it."""
@@ -73,12 +83,14 @@ class Record:
             self,
             state="placing",
             lease=self.lease + 1,
+            waited_us=self.waited(now_us),
             placed=placed,
             backfill=backfill,
             started_us=now_us,
             asked_us=0,
             then="queued",
             reason="",
+            left_us=0,
         )
 
     def runs(self) -> Record:
@@ -110,8 +122,9 @@ class Record:
 
     def over(self, then: Next, reason: str, *, now_us: int) -> Record:
         """It holds nothing (any more)."""
-        ended_us = 0 if then == "queued" else now_us
-        return replace(self, state=then, then="queued", placed=(), reason=reason, ended_us=ended_us)
+        if then == "queued":
+            return replace(self, state=then, then=then, placed=(), reason=reason, ended_us=0, queued_us=now_us)
+        return replace(self, state=then, then="queued", placed=(), reason=reason, ended_us=now_us)
 
     def to_json(self) -> dict[str, Any]:
         said = asdict(self)

@@ -11,8 +11,9 @@ from typing import Literal
 
 from mlplat.clock import US_PER_S
 from mlplat.decision import Hold
-from mlplat.jobs.job import PRIORITIES, Amounts, Job, Node, Pool
-from mlplat.jobs.plan import Snapshot, plan
+from mlplat.jobs.burst import Bursting, Cloud, beside, bought, burst, own
+from mlplat.jobs.job import PRIORITIES, Amounts, Job, Lease, Node, Pool
+from mlplat.jobs.plan import Evict, Plan, Snapshot, plan
 from mlplat.jobs.record import HOLDS, Held, Outcome, Record
 from mlplat.jobs.rules import Rules
 from mlplat.jobs.shares import shares_of
@@ -22,6 +23,8 @@ Group = Literal["pending", "ready", "broken"]
 """Of a placement group: it waits for room, it has it, or a node of it is gone."""
 
 _OUTSIDE = "outside of the queue"
+LEAVE_S = 10.0
+"""What was sent to bought machines that are not free may have own ones again, so long after what is on them had to give way."""
 PLACE_S = 10.0
 """Slots that the plan took for free are in use by something else where their group waits longer."""
 
@@ -37,7 +40,8 @@ class Exit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """The cluster now. Nodes have what they have in all; `used` is what is held of it outside of the queue, and `asked` what is
-    waited for there: resources, and how often. `groups` and `runs` (commands; None: it goes on) are by the names of leases."""
+    waited for there: resources, and how often. `groups` and `runs` (commands; None: it goes on) are by the names of leases.
+    `cloud` is what can be bought; without it all machines are the same. Nodes that are `draining` are about to be gone."""
 
     pools: Sequence[Pool]
     used: Mapping[str, Amounts] = field(default_factory=dict)
@@ -45,6 +49,8 @@ class Seen:
     groups: Mapping[str, Group] = field(default_factory=dict)
     runs: Mapping[str, Exit | None] = field(default_factory=dict)
     drivers: frozenset[str] = frozenset()
+    cloud: Cloud | None = None
+    draining: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +79,8 @@ Effect = Place | Launch | Stop | Remove
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """`changed` and `given_back` are to be written, then `effects` to be carried out; each may be done twice. `over` is what
-    tenants hold beyond their fair shares from now on, `pools` what there is for jobs."""
+    tenants hold beyond their fair shares from now on, `pools` what there is for jobs, `burst` what is wanted of
+    machines that can be bought (None: none can be)."""
 
     changed: Mapping[str, Record]
     given_back: Sequence[Held]
@@ -82,6 +89,7 @@ class Turn:
     over: Mapping[tuple[str, str], float]
     holds: Mapping[str, Hold]
     pools: Sequence[Pool]
+    burst: Bursting | None = None
 
 
 def turn(
@@ -98,40 +106,84 @@ def turn(
     after, given_back = dict(records), []
     for job_id, record in records.items():
         found = _advanced(record, seen, rules, now_us)
+        if found.state in {"placing", "running"} and any(node in seen.draining for node, _ in found.placed):
+            found = found.asked("queued", "its machine is about to be taken away", now_us=now_us)
         if record.state == "returning" and found.state != "returning":
             given_back.append(Held.of(record, ended_us=now_us))
         after[job_id] = found
     pools = _pools(seen)
-    found_plan = plan(
-        Snapshot(
-            pools=pools,
-            tenants=rules.tenants,
-            leases=tuple(record.held() for record in after.values() if record.state in HOLDS),
-            waiting=(*_outside(seen, rules), *(one.job for one in after.values() if one.state == "queued")),
-            usage=usage.seconds,
-        ),
-        rules.policy,
-        now_us=now_us,
-    )
-    admits = [admit for admit in found_plan.admits if admit.job.id in after]  # the others are Ray's to place
+    mine, away = _planned(after, seen, pools, rules, usage, now_us)
+    admits = [
+        admit
+        for admit in (*mine.admits, *away.admits)
+        if admit.job.id in after and after[admit.job.id].state == "queued"
+    ]  # the others are Ray's to place, or do not hold what they had yet
     for admit in admits:
         after[admit.job.id] = after[admit.job.id].given(admit.placed, backfill=admit.backfill, now_us=now_us)
-    for evict in found_plan.evictions:
-        whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in after else "what is outside of the queue"
-        reason = f"stopped for {whom}: {evict.reason}"
-        after[evict.lease.job.id] = after[evict.lease.job.id].asked("queued", reason, now_us=now_us)
-    begun = [after[admit.job.id].held() for admit in admits]
-    for by, share in shares_of(pools, rules.tenants, begun, rules.policy).items():
+    for job_id, reason in _stops((*mine.evictions, *away.evictions), away.back, after):
+        after[job_id] = after[job_id].asked("queued", reason, now_us=now_us)
+    for lease in away.sent:
+        reason = "it makes room on own machines for a larger job, and goes to bought ones"
+        after[lease.job.id] = replace(after[lease.job.id].asked("queued", reason, now_us=now_us), left_us=now_us)
+    for job_id, record in after.items():
+        if (
+            record.state == "queued"
+            and record.left_us
+            and now_us - record.left_us > (rules.grace_s + LEAVE_S) * US_PER_S
+        ):
+            after[job_id] = replace(record, left_us=0)
+    begun = [after[admit.job.id].held() for admit in mine.admits if admit.job.id in after]
+    for by, share in shares_of(own(pools) if seen.cloud else pools, rules.tenants, begun, rules.policy).items():
         usage = usage.begun(by, share * rules.policy.entry_s)
     return Turn(
         changed={job_id: record for job_id, record in after.items() if record != records[job_id]},
         given_back=given_back,
         effects=list(_effects(after.values(), seen)),
         usage=usage,
-        over=found_plan.over,
-        holds=found_plan.holds,
+        over=mine.over,
+        holds={**mine.holds, **away.holds},
         pools=pools,
+        burst=None if seen.cloud is None else away,
     )
+
+
+def _planned(
+    records: Mapping[str, Record], seen: Seen, pools: Sequence[Pool], rules: Rules, usage: Usage, now_us: int
+) -> tuple[Plan, Bursting]:
+    """For own machines, and then for bought ones."""
+    leases = [record.held() for record in records.values() if record.state in HOLDS]
+    there = bought(pools) if seen.cloud else ()
+    in_cloud = {node.id for pool in there for node in pool.nodes}
+    away: list[Lease] = []
+    near: list[Lease] = []
+    for lease in leases:
+        (away if any(node in in_cloud for node, _ in lease.placed) else near).append(lease)
+    mine = Snapshot(
+        pools=own(pools) if seen.cloud else pools,
+        tenants=beside(rules.tenants, away),
+        leases=tuple(near),
+        waiting=(
+            *_outside(seen, rules),
+            *(one.job for one in records.values() if one.state == "queued" and not one.left_us),
+        ),
+        usage=usage.seconds,
+    )
+    found = plan(mine, rules.policy, now_us=now_us)
+    if seen.cloud is None:
+        return found, Bursting()
+    leaving = [record.job for record in records.values() if record.left_us]
+    waited_us = {job_id: record.waited(now_us) for job_id, record in records.items()}
+    return found, burst(seen.cloud, mine, found, there, away, waited_us, leaving, rules, now_us=now_us)
+
+
+def _stops(
+    evictions: Iterable[Evict], back: Iterable[Lease], records: Mapping[str, Record]
+) -> Iterator[tuple[str, str]]:
+    for evict in evictions:
+        whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in records else "what is outside of the queue"
+        yield evict.lease.job.id, f"stopped for {whom}: {evict.reason}"
+    for lease in back:
+        yield lease.job.id, "it goes back to own machines, which are free for it"
 
 
 def _advanced(record: Record, seen: Seen, rules: Rules, now_us: int) -> Record:
@@ -203,10 +255,13 @@ def _outside(seen: Seen, rules: Rules) -> Iterator[Job]:
 def _pools(seen: Seen) -> tuple[Pool, ...]:
     """With what is there for jobs."""
 
+    def stays(pool: Pool) -> Iterator[Node]:
+        return (node for node in pool.nodes if node.id not in seen.draining)
+
     def left(node: Node) -> Node:
         used = seen.used.get(node.id)
         if not used:
             return node
         return replace(node, total={name: max(0.0, has - used.get(name, 0.0)) for name, has in node.total.items()})
 
-    return tuple(replace(pool, nodes=tuple(map(left, pool.nodes))) for pool in seen.pools)
+    return tuple(replace(pool, nodes=tuple(map(left, stays(pool)))) for pool in seen.pools)

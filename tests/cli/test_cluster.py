@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mlplat.cli.cluster import app
+from mlplat.cluster.trace import read
 from mlplat.errors import InvalidInput
 from tests.cluster.support import config
 
@@ -38,3 +39,54 @@ def test_what_is_wrong_has_its_line_and_a_limit_may_not_be_below_what_runs(file:
     line = int(str(found).removeprefix(f"{file}:").partition(":")[0])
     assert file.read_text().splitlines()[line - 1].strip() == "max_workers: 10"
     assert isinstance(checked(file, "--running", "cloud.gpu").exception, InvalidInput)
+
+
+def test_a_guard_whose_head_is_silent_ends_the_machine(tmp_path: Path) -> None:
+    options = ["--head", "127.0.0.1", "--port", "1", "--lease", "1e-9", "--end", f"touch {tmp_path / 'ended'}"]
+    done = CliRunner().invoke(app, ["guard", *options])
+    assert done.exit_code == 0, done.exception
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--cloud", "ibm"], ["--lease", "0"]])
+def test_a_guard_with_wrong_options_does_not_start(wrong: list[str]) -> None:
+    assert isinstance(CliRunner().invoke(app, ["guard", "--head", "h", *wrong]).exception, InvalidInput)
+
+
+TRACE = """at_s,bundles,work_s,GPU,CPU,priority
+0,2,3600,4,1,normal
+60,1,36000,4,1,explore
+"""
+
+
+@pytest.mark.slow
+def test_a_trace_is_tried_with_each_rule(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text(TRACE)
+    runner = CliRunner(env={"COLUMNS": "200"})
+    done = runner.invoke(app, ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv")])
+    assert done.exit_code == 0, done.exception
+    rows = {cells[0]: cells for line in done.stdout.splitlines() if len(cells := line.strip().split("  ")) > 3}
+    rows = {name: [cell for cell in cells[1:] if cell] for name, cells in rows.items() if name != "rule"}
+    assert rows.keys() == {"as the file says", "work stays where it is", "buys at once"}
+    bought = {rule: float(cells[1]) for rule, cells in rows.items()}
+    assert 0 < bought["as the file says"] < 4 < 40 < bought["buys at once"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("0,1,0,1,1,normal", ":2: at_s must be 0 or more, work_s above 0"),
+        ("0,1.5,9,1,1,normal", ":2: at_s must be 0 or more, work_s above 0, and bundles a whole number"),
+        ("0,1,9,1,1,urgent", ":2: priority 'urgent' is not one of"),
+        ("0,1,,1,1,normal\n1,1,5,1,1,normal", ":2: a number is missing"),
+        ("0,1,soon,1,1,normal", ":1: work_s must be numbers"),
+    ],
+)
+def test_what_is_wrong_in_a_trace_has_its_line(file: Path, tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "jobs.csv").write_text(TRACE.splitlines()[0] + "\n" + line + "\n")
+    found = CliRunner().invoke(app, ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv")]).exception
+    assert isinstance(found, InvalidInput)
+    assert said in str(found)
+    (tmp_path / "jobs.csv").write_text("at_s,work_s,GPU\n0,1,1\n")
+    with pytest.raises(InvalidInput, match="has no column bundles"):
+        read(tmp_path / "jobs.csv")

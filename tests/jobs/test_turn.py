@@ -148,3 +148,16 @@ def test_what_is_reserved_is_borrowed_until_something_outside_of_the_queue_asks_
     assert found.changed == {}  # what is free is for what waits outside, until that has it
     found = turn(gone, Seen(pools=POOLS, **one), rules, Usage(), {}, now_us=NOW_US)
     assert found.changed["waits"].state == "placing"
+
+
+def test_work_on_a_machine_that_is_about_to_be_taken_away_stops_and_goes_on_elsewhere(running: Record) -> None:
+    pools = (Pool(name="default", nodes=tuple(Node(id=f"n{i}", total={"GPU": 1.0}) for i in range(2))),)
+    seen: dict[str, Any] = {"draining": frozenset({"n0"}), "groups": {running.group: "ready"}}
+    found = turn(
+        {"a": running}, Seen(pools=pools, runs={running.group: None}, **seen), RULES, Usage(), {}, now_us=NOW_US
+    )
+    assert found.effects == [Stop(record=found.changed["a"])]
+    assert found.changed["a"].reason == "its machine is about to be taken away"
+    waits = found.changed["a"].over("queued", "", now_us=NOW_US)
+    then = turn({"a": waits}, Seen(pools=pools, draining=frozenset({"n0"})), RULES, Usage(), {}, now_us=NOW_US)
+    assert then.changed["a"].placed == (("n1", 1),)

@@ -31,6 +31,8 @@ from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, Router
 from mlplat.cluster.site import Seen, Site
 from mlplat.cluster.spec import Budget, node_type, parse
+from mlplat.jobs._ray.cloud import publish
+from mlplat.jobs.burst import Cloud
 
 log = logging.getLogger(__name__)
 SSH = 22
@@ -42,18 +44,20 @@ class Provider(NodeProvider):  # type: ignore[misc]
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
         clock = SystemClock()
-        self._ledger = MachineLedger(provider_config["ledger"], cluster_name)
-        tags = {r.machine: dict(r.tags) for r in self._ledger.open() if r.site == OWN and r.machine is not None}
+        ledger = MachineLedger(provider_config["ledger"], cluster_name)
+        tags = {r.machine: dict(r.tags) for r in ledger.open() if r.site == OWN and r.machine is not None}
         if head := provider_config.get("head"):
-            tags.setdefault(head["host"], _head_tags(head))
+            tags.setdefault(head["host"], head_tags(head))
         sites: dict[str, Site] = {
             name: Child(_get_node_provider(given, cluster_name, use_cache=False))
             for name, given in provider_config.get("sites", {}).items()
         }
         sites[OWN] = Hosts(tags, answers(provider_config.get("probe_port", SSH)), clock)
-        self._sites = sites
         budget = Budget(**provider_config.get("budget", {}))
-        self.router = Router(cluster_name, budget, sites, self._ledger, clock, lambda: uuid4().hex, log.warning)
+        self._sites = sites
+        if _internal_kv_initialized() and (cloud := provider_config.get("cloud")):
+            publish(Cloud.of_json(cloud))
+        self.router = Router(cluster_name, budget, sites, ledger, clock, lambda: uuid4().hex, log.warning)
 
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
         found = self.router.refresh()
@@ -127,8 +131,9 @@ class Provider(NodeProvider):  # type: ignore[misc]
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
         """Checked, and with what the clouds need (networks, rights, keys) in the offers. `ray up` calls it."""
-        parse(cluster_config)
+        spec = parse(cluster_config)
         config = copy.deepcopy(cluster_config)
+        config["provider"]["cloud"] = spec.cloud.to_json()
         head = config["head_node_type"]
         if hosts := config["available_node_types"][head]["node_config"].get("hosts"):
             config["provider"]["head"] = {"host": hosts[0], "type": head}
@@ -137,7 +142,7 @@ class Provider(NodeProvider):  # type: ignore[misc]
         return config
 
 
-def _head_tags(head: Mapping[str, str]) -> dict[str, str]:
+def head_tags(head: Mapping[str, str]) -> dict[str, str]:
     return {
         TAG_RAY_NODE_KIND: NODE_KIND_HEAD,
         TAG_RAY_USER_NODE_TYPE: head["type"],

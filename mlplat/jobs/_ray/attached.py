@@ -17,8 +17,10 @@ from ray.exceptions import RayActorError, RayError
 from mlplat._ray.session import Session
 from mlplat.clock import SystemClock
 from mlplat.errors import Unavailable
+from mlplat.jobs._ray.cloud import published
 from mlplat.jobs._ray.controller import LISTEN_S, controller
 from mlplat.jobs._ray.world import driver_name
+from mlplat.jobs.burst import BOUGHT, SITE
 from mlplat.jobs.lease import Standing
 from mlplat.jobs.record import Report
 
@@ -45,7 +47,7 @@ class Attached:
 
     def total(self) -> Mapping[str, float]:
         if (now_s := self._clock.elapsed_s()) - self._total_s > TOTAL_S:
-            self._total, self._total_s = self._session.total(), now_s
+            self._total, self._total_s = _most(self._session), now_s
         return self._total
 
     def look(self) -> None:
@@ -89,3 +91,15 @@ class Attached:
 
 def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1]
+
+
+def _most(session: Session) -> dict[str, float]:
+    """What there is, or could be: of bought machines as many as there may be, however many there are."""
+    if (cloud := published()) is None:
+        return session.total()
+    total = cloud.total()
+    for node in session.nodes():
+        if node["alive"] and node["labels"].get(SITE) != BOUGHT:
+            for name, amount in node["resources"].items():
+                total[name] = total.get(name, 0.0) + amount
+    return total

@@ -12,13 +12,15 @@ from typing import Any
 
 import ray
 from pydantic import SecretStr
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from mlplat.clock import SystemClock
 from mlplat.errors import MlplatError
 from mlplat.home import home_id
+from mlplat.jobs._ray.cloud import Market
 from mlplat.jobs._ray.runner import NAMESPACE, launch
 from mlplat.jobs._ray.world import World, cluster_name
+from mlplat.jobs.burst import Bursting
 from mlplat.jobs.leader import Leader
 from mlplat.jobs.lease import Standing
 from mlplat.jobs.ledger import Deposed, JobLedger
@@ -43,6 +45,7 @@ class Controller:
     def __init__(self, url: SecretStr, home: str, cluster: str) -> None:
         self._url, self._home, self._cluster = url.get_secret_value(), Path(home), cluster
         self._world, self._clock = World(home_id(self._home)), SystemClock()
+        self._market = Market(self._clock)
         self._runs: dict[str, dict[Any, Any]] = {}
         self._exits: dict[str, Exit] = {}
         self._reports: list[tuple[Report, asyncio.Future[None]]] = []
@@ -127,6 +130,8 @@ class Controller:
         self._leader = None
         for name in self._world.groups():
             self._world.remove(name)
+        if self._market.cloud() is not None:
+            self._market.ask(Bursting())
 
     def _step(self, leader: Leader) -> bool:
         """Whether something is under way."""
@@ -136,15 +141,20 @@ class Controller:
         self._tell([done for _, done in reports])  # it is written, whatever becomes of the effects
         for effect in effects:
             self._carry_out(effect)
+        if leader.burst is not None:
+            self._market.ask(leader.burst)
         under_way = any(one.state in {"placing", "returning"} for one in leader.records.values())
         return under_way or any(not isinstance(effect, Stop) for effect in effects)
 
     def _seen(self, leader: Leader) -> Seen:
         groups, nodes = self._world.groups(), self._world.nodes()
         self._runs = {name: refs for name, refs in self._runs.items() if name in groups}
-        for name, refs in self._runs.items():
-            if name not in self._exits and (found := _exit(refs)) is not None:
-                self._exits[name] = found
+        for name, refs in list(self._runs.items()):
+            try:
+                if name not in self._exits and (found := _exit(refs)) is not None:
+                    self._exits[name] = found
+            except ActorUnavailableError:  # it is asked again; if its machine is gone, Ray sees that after a while
+                del self._runs[name]
         self._exits = {name: found for name, found in self._exits.items() if name in groups}
         return Seen(
             pools=leader.rules.divided(nodes),
@@ -153,6 +163,8 @@ class Controller:
             groups=groups,
             runs={name: self._exits.get(name) for name in self._runs},
             drivers=self._world.drivers(),
+            cloud=self._market.cloud(),
+            draining=self._world.draining(),
         )
 
     def _carry_out(self, effect: Effect) -> None:
@@ -226,6 +238,8 @@ def _exit(refs: dict[Any, Any]) -> Exit | None:
 def _code(ref: Any) -> int | str:
     try:
         return int(ray.get(ref))
+    except ActorUnavailableError:
+        raise
     except RayActorError:
         return "the process that ran its command died: it may have been killed for its memory"
     except RayError as error:

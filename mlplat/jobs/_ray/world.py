@@ -12,6 +12,7 @@ import ray
 from ray._private import state
 from ray._raylet import GcsClient
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.core.generated.autoscaler_pb2 import ClusterResourceState, NodeStatus
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from mlplat.jobs.job import Node
@@ -36,6 +37,7 @@ class World:
         self._prefix = f"mlplat.{scope}."
         self.ids: dict[str, str] = {}
         self._groups: dict[str, dict[str, Any]] = {}
+        self._client: GcsClient | None = None
 
     def groups(self) -> dict[str, Group]:
         """The placement groups that are leases, by name."""
@@ -77,10 +79,18 @@ class World:
 
     def asked(self) -> list[tuple[dict[str, float], int]]:
         """What tasks and actors outside of leases wait for, and how many of each."""
-        client = GcsClient(address=ray.get_runtime_context().gcs_address)
-        found = get_cluster_resource_state(client).pending_resource_requests
+        found = self._state().pending_resource_requests
         wanted = ((dict(one.request.resources_bundle), one.count) for one in found)
         return [(each, count) for each, count in wanted if each and _shared(each) == each]
+
+    def draining(self) -> frozenset[str]:
+        """Nodes that will be gone, as when a cloud takes a spot machine away."""
+        return frozenset(one.node_id.hex() for one in self._state().node_states if one.status == NodeStatus.DRAINING)
+
+    def _state(self) -> ClusterResourceState:
+        if self._client is None:
+            self._client = GcsClient(address=ray.get_runtime_context().gcs_address)
+        return get_cluster_resource_state(self._client)
 
     def drivers(self) -> frozenset[str]:
         """Processes that are connected to the cluster."""

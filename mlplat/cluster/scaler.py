@@ -1,0 +1,28 @@
+"""What an autoscaler is shown of a cluster: values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """Ray on a machine. `idle_s`: how long nothing has been on it (None: something is). `dead`: it has ended there."""
+
+    machine: str
+    kind: str
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    idle_s: float | None = None
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """So many bundles are to fit on machines with the labels, whatever else there is."""
+
+    each: Mapping[str, float]
+    labels: Mapping[str, str]
+    count: int

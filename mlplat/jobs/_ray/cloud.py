@@ -1,0 +1,62 @@
+"""What a cluster may buy, and what it is asked to: both are in the cluster's own memory, where its autoscaler and the
+controller of its jobs meet."""
+
+from __future__ import annotations
+
+import json
+
+import ray
+from ray.autoscaler.v2.sdk import request_cluster_resources
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+from mlplat.clock import Clock
+from mlplat.jobs.burst import Bursting, Cloud, selector
+
+_KEY, _NAMESPACE = b"cloud", "mlplat_cluster"
+READ_S = 5.0
+"""How old what is known of it may be."""
+AGAIN_S = 60.0
+"""What was asked for is said again, in case that the cluster's memory was lost."""
+
+
+def publish(cloud: Cloud) -> None:
+    """The autoscaler says it once."""
+    _internal_kv_put(_KEY, json.dumps(cloud.to_json()).encode(), overwrite=True, namespace=_NAMESPACE)
+
+
+def published() -> Cloud | None:
+    """None: nothing can be bought."""
+    found = _internal_kv_get(_KEY, namespace=_NAMESPACE)
+    return Cloud.of_json(json.loads(found)) if found else None
+
+
+class Market:
+    """What can be bought, and what is wanted of that. Ray has one such list for a cluster: what somebody else requests of its
+    autoscaler takes the place of this one until it is said again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._cloud: Cloud | None = None
+        self._read_s = self._asked_s = float("-inf")
+        self._asked: list[dict[str, object]] = []
+
+    def cloud(self) -> Cloud | None:
+        if (now_s := self._clock.elapsed_s()) - self._read_s >= READ_S:
+            self._cloud, self._read_s = published(), now_s
+        return self._cloud
+
+    def ask(self, burst: Bursting) -> None:
+        """The autoscaler is to see to it that there are such machines, beside those that are busy."""
+        assert self._cloud is not None
+        kinds = {kind.name: kind for kind in self._cloud.kinds}
+        wanted: list[dict[str, object]] = [
+            {"resources": dict(kinds[name].total), "label_selector": selector(kinds[name], burst.busy)}
+            for name, count in sorted(burst.machines.items())
+            if name in kinds
+            for _ in range(count)
+        ]
+        now_s = self._clock.elapsed_s()
+        if wanted == self._asked and (not wanted or now_s - self._asked_s < AGAIN_S):
+            return
+        request_cluster_resources(ray.get_runtime_context().gcs_address, wanted)
+        self._asked, self._asked_s = wanted, now_s

@@ -1,0 +1,107 @@
+"""A cluster's work under a simulated clock, with Ray's own autoscaler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from mlplat.cluster.simulation import Arrival, Lost, Outcome, Settings, simulate
+from mlplat.jobs.job import Job
+from tests.cluster.support import config
+
+pytestmark = pytest.mark.slow
+US = 1_000_000
+SETTINGS = Settings(boot_s=120.0, checkpoint_s=5.0, restart_s=60.0, every_s=600.0)
+
+
+def arrival(name: str, gpus: int, *, at_s: float = 0.0, work_s: float = 3_600.0) -> Arrival:
+    job = Job(
+        id=name,
+        tenant="a",
+        pool="default",
+        submitted_us=round(at_s * US),
+        each=(("CPU", 1.0), ("GPU", 1.0)),
+        count=gpus,
+        least=gpus,
+    )
+    return Arrival(job=job, work_s=work_s)
+
+
+def ran(folder: Path, arrivals: list[Arrival], burst: dict[str, Any] | None = None, **given: Any) -> Outcome:
+    """Two own machines of four GPUs; bought ones of four GPUs too."""
+    ledger = str(folder / "machines.db")
+    asked = config(ledger)
+    asked["provider"]["burst"] = burst or {}
+    asked["available_node_types"]["cloud.gpu"]["idle_timeout_s"] = 60
+    return simulate(asked, arrivals, ledger=ledger, settings=SETTINGS, **given)
+
+
+def hours(outcome: Outcome, name: str) -> tuple[float, float]:
+    return outcome.began_us[name] / US / 3_600, outcome.ended_us[name] / US / 3_600
+
+
+def test_what_fits_on_own_machines_buys_nothing(tmp_path: Path) -> None:
+    outcome = ran(tmp_path, [arrival("a", 4), arrival("b", 4), arrival("c", 8, at_s=3_700)])
+    assert not outcome.bills
+    assert hours(outcome, "c") == pytest.approx((3_700 / 3_600, 7_300 / 3_600), abs=0.02)
+
+
+def test_who_waits_too_long_is_bought_a_machine_that_is_given_back(tmp_path: Path) -> None:
+    full = arrival("full", 8, work_s=8 * 3_600)
+    outcome = ran(tmp_path, [full, arrival("a", 4, at_s=60)], {"wait_s": 1_200}, from_us=0)
+    began, _ = hours(outcome, "a")
+    assert began * 3_600 == pytest.approx(60 + 600 + SETTINGS.boot_s, abs=3 * SETTINGS.period_s)
+    (bill,) = outcome.bills
+    assert bill.ended_us is not None
+    held_s = (bill.ended_us - bill.began_us) / US
+    assert held_s == pytest.approx(SETTINGS.boot_s + 3_600 + 60, abs=4 * SETTINGS.period_s)
+    assert outcome.bought[0].free_gpus == 0
+
+
+def test_work_goes_back_as_soon_as_it_can_and_no_machine_is_left(tmp_path: Path) -> None:
+    arrivals = [arrival("full", 8, work_s=3_600), arrival("long", 4, at_s=10, work_s=10 * 3_600)]
+    away = ran(tmp_path, arrivals, {"wait_s": 0})
+    assert [one.bought for one in away.ran if one.job.id == "long"] == [True, False]
+    assert away.gpu_hours < 5
+    (tmp_path / "machines.db").unlink()
+    assert ran(tmp_path, arrivals, {"wait_s": 0, "back": False}).gpu_hours > 40
+
+
+def test_machines_that_are_lost_all_at_once_cost_no_more_than_the_last_checkpoint(tmp_path: Path) -> None:
+    arrivals = [arrival("full", 8, work_s=5 * 3_600), arrival("a", 4, at_s=10), arrival("b", 8, at_s=10)]
+    lost = Lost(site="cloud", at_us=round(2_000 * US))
+    outcome = ran(tmp_path, arrivals, {"wait_s": 0, "back": False}, losses=[lost])
+    assert outcome.ended_us.keys() == {"full", "a", "b"}
+    assert 0 < outcome.lost_s <= 2 * SETTINGS.every_s
+    again = [one for one in outcome.ran if one.job.id == "b"][1]
+    assert (again.began_us - lost.at_us) / US <= SETTINGS.boot_s + 3 * SETTINGS.period_s
+
+
+def test_spot_that_is_gone_costs_no_second_call(tmp_path: Path) -> None:
+    outcome = ran(
+        tmp_path,
+        [arrival("full", 8), arrival("a", 4, at_s=10)],
+        {"wait_s": 0, "back": False},
+        capacity=lambda node: 0 if node["zone"] in {"a", "b"} else 9,
+    )
+    assert [bill.price for bill in outcome.bills if bill.ended_us != bill.began_us] == [4.0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_comes_nothing_is_bought_while_it_fits_and_all_work_is_done(tmp_path: Path, seed: int) -> None:
+    draw, at_s, arrivals = Random(seed), 0.0, []
+    for number in range(30):
+        at_s += draw.expovariate(1 / 1_500)
+        work_s = draw.lognormvariate(8.0, 1.2)
+        arrivals.append(arrival(f"j{number}", draw.choice([1, 1, 2, 4, 8]), at_s=at_s, work_s=work_s))
+    outcome = ran(tmp_path, arrivals, {"wait_s": 1_800})
+    assert outcome.ended_us.keys() == {one.job.id for one in arrivals}
+    assert outcome.misplaced == 0
+    assert max((one.free_gpus for one in outcome.bought), default=0) == 0
+    for one in arrivals:
+        taken = sum(span.ended_us - span.began_us for span in outcome.ran if span.job.id == one.job.id) / US
+        assert taken >= one.work_s - 1
+    assert outcome.lost_s == 0
