@@ -75,6 +75,11 @@ class Router:
         with self._lock:
             return {machine: seen for listed in self._seen.values() for machine, seen in listed.items()}
 
+    def find(self, name: str) -> Seen | None:
+        """One of them."""
+        with self._lock:
+            return next((listed[name] for listed in self._seen.values() if name in listed), None)
+
     def create(self, kind: NodeType, tags: Mapping[str, str], count: int) -> Launch:
         """Ask for so many machines, one offer after the other, until all are there or no offer is left."""
         names: list[str] = []

@@ -29,7 +29,7 @@ from mlplat.cluster._ray.child import Child
 from mlplat.cluster.hosts import Hosts, answers
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, Router
-from mlplat.cluster.site import Seen, Site
+from mlplat.cluster.site import Site
 from mlplat.cluster.spec import Budget, node_type, parse
 from mlplat.jobs._ray.cloud import publish
 from mlplat.jobs.burst import Cloud
@@ -66,14 +66,15 @@ class Provider(NodeProvider):  # type: ignore[misc]
         ]
 
     def is_running(self, node_id: str) -> bool:
-        seen = self.router.seen().get(node_id)
+        seen = self.router.find(node_id)
         return seen is not None and seen.running
 
     def is_terminated(self, node_id: str) -> bool:
-        return node_id not in self.router.seen()
+        return self.router.find(node_id) is None
 
     def node_tags(self, node_id: str) -> dict[str, str]:
-        return dict(self.router.seen().get(node_id, Seen()).tags)
+        seen = self.router.find(node_id)
+        return {} if seen is None else dict(seen.tags)
 
     def set_node_tags(self, node_id: str, tags: Mapping[str, str]) -> None:
         self.router.tag(node_id, tags)
