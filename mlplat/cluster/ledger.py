@@ -103,6 +103,17 @@ class MachineLedger:
         """Those that are there, or may come to be."""
         return self._found(_MACHINES.c.state != "gone")
 
+    def bills(self, us: int, but: str) -> list[Bill]:
+        """Of those that cost something after a moment, but those of a site."""
+        c = _MACHINES.c
+        costs = sa.or_(c.gone_us.is_(None), sa.and_(c.gone_us > us, c.gone_us > c.asked_us))
+        asked = sa.select(c.asked_us, c.gone_us, c.price, c.gpus).where(
+            c.cluster == self._cluster, costs, c.site != but
+        )
+        with translated(), self._engine.connect() as connection:
+            found = connection.execute(asked).all()
+        return [Bill(began_us=began, ended_us=ended, price=price, gpus=gpus) for began, ended, price, gpus in found]
+
     def since(self, us: int) -> list[Machine]:
         """Those that cost something after a moment."""
         return self._found(sa.or_(_MACHINES.c.gone_us.is_(None), _MACHINES.c.gone_us > us))

@@ -193,7 +193,7 @@ class Router:
         )
         if offer.site == OWN:
             return self._ledger.ask(machine, count), ""
-        bills = [row.bill for row in self._ledger.since(window("month", now_us)[0]) if row.site != OWN]
+        bills = self._ledger.bills(window("month", now_us)[0], OWN)
         room, said = 0, ""
         while room < count:
             decision = decide(self._budget, bills, price=offer.price, gpus=kind.gpus, now_us=now_us)

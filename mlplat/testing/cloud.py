@@ -62,9 +62,8 @@ class MadeUpCloud:
             raise Unknown(f"{self.name} did not answer")
         with self._lock:
             zone = str(node.get("zone", ""))
-            room = self.capacity.get(zone, count) - sum(
-                str(made.node.get("zone", "")) == zone and not made.ended for made in self.made.values()
-            )
+            there = sum(str(made.node.get("zone", "")) == zone and not made.ended for made in self.made.values())
+            room = self.capacity[zone] - there if zone in self.capacity else count
             wanted = min(count, room, max(1, count // 2) if fault == "fewer" else count)
             if fault == "none" or wanted <= 0:
                 raise NoCapacity(f"{self.name}: no machines in zone {zone!r}")
