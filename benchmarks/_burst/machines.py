@@ -113,6 +113,10 @@ def over_budget(scene: Scene) -> Figures:
             gone = draw.sample(sorted(head.cloud.there()), min(2, len(head.cloud.there())))
             head.router.terminate(gone, lambda tags: False)
             spent += [(began[name], _now(head)) for name in gone]
+        if head.router.spent():  # then the queue has its work stopped, and the autoscaler gives the machines back
+            gone = sorted(head.cloud.there())
+            head.router.terminate(gone, lambda tags: False)
+            spent += [(began[name], _now(head)) for name in gone]
         if draw.random() < 0.2:
             head.start().refresh()
         head.clock.advance(timedelta(seconds=draw.choice([5, 60, 300])))

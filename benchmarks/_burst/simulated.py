@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 
 from benchmarks._burst.traces import traces
 from benchmarks._figures import Figures, Scene
-from mlplat.cluster.simulation import Arrival, Outcome, Settings, simulate
+from mlplat.cluster.simulation import simulate
+from mlplat.cluster.world import Arrival, Outcome, Settings
 
 OWN_GPUS = 8
 SETTINGS = Settings(boot_s=120.0, checkpoint_s=5.0, restart_s=60.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from random import Random
 
 from mlplat.clock import US_PER_S
-from mlplat.cluster.simulation import Arrival
+from mlplat.cluster.world import Arrival
 from mlplat.jobs.job import Job
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0

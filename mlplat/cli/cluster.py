@@ -19,10 +19,10 @@ from rich.table import Table
 from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster import guard as guards
 from mlplat.cluster.check import checked, read
-from mlplat.cluster.simulation import Settings
 from mlplat.cluster.simulation import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
+from mlplat.cluster.world import Settings
 from mlplat.errors import InvalidInput
 
 EVERY_S = 5.0

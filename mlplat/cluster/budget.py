@@ -62,6 +62,20 @@ def decide(budget: Budget, bills: Iterable[Bill], *, price: float, gpus: float, 
     return Act(reason="it is within the budget", evidence=evidence)
 
 
+def spent(budget: Budget, bills: Iterable[Bill], *, ahead_s: float, now_us: int) -> str:
+    """Why what runs is to be given back: it would cost more than there is before it had been, `ahead_s` from now. Nothing, if it
+    would not."""
+    bills = list(bills)
+    rate = sum(bill.price for bill in bills if bill.ended_us is None)
+    for name, limit in (("hour", budget.per_hour), ("day", budget.per_day), ("month", budget.per_month)):
+        begin_us, end_us = window(name, now_us)
+        so_far = sum(bill.spent(begin_us, now_us) for bill in bills)
+        ahead = rate * min(ahead_s * US_PER_S, end_us - now_us) / HOUR_US
+        if limit is not None and rate > 0 and so_far + ahead > limit:
+            return f"{so_far:.2f} of {limit:g} are spent this {name}"
+    return ""
+
+
 def window(name: str, now_us: int) -> tuple[int, int]:
     """The hour, day or month of UTC that a moment is in: its first moment, and that of the next one."""
     now = datetime.fromtimestamp(now_us / US_PER_S, tz=UTC)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlplat.clock import US_PER_S, Clock
-from mlplat.cluster.budget import decide, window
+from mlplat.cluster.budget import decide, spent, window
 from mlplat.cluster.ledger import Machine, MachineLedger
 from mlplat.cluster.site import LAUNCH, NoCapacity, Seen, Site, Unknown
 from mlplat.cluster.spec import Budget, NodeType, Offer
@@ -19,6 +19,8 @@ OWN = "hosts"
 """The site of all own machines."""
 PRICE, GPUS, OFFER, TYPE = "mlplat-price", "mlplat-gpus", "mlplat-offer", "mlplat-type"
 """Tags by which a machine tells what it is, if the ledger was lost."""
+GIVE_BACK_S = 300.0
+"""In so long work has made its checkpoint, its machine was idle and is gone."""
 SETTLE_S = 180.0
 """A site may not list a machine for so long after it made it."""
 
@@ -79,6 +81,12 @@ class Router:
         """One of them."""
         with self._lock:
             return next((listed[name] for listed in self._seen.values() if name in listed), None)
+
+    def spent(self) -> str:
+        """Why what was bought is to be given back, or nothing."""
+        now_us = self._clock.now_us()
+        bills = self._ledger.bills(window("month", now_us)[0], OWN)
+        return spent(self._budget, bills, ahead_s=GIVE_BACK_S, now_us=now_us)
 
     def create(self, kind: NodeType, tags: Mapping[str, str], count: int) -> Launch:
         """Ask for so many machines, one offer after the other, until all are there or no offer is left."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from mlplat.clock import US_PER_S
-from mlplat.cluster.budget import Bill
 from mlplat.cluster.hosts import Hosts
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, TYPE, Router
 from mlplat.cluster.scaler import Alive, Ask
 from mlplat.cluster.site import Site
 from mlplat.cluster.spec import NodeType, parse
-from mlplat.cluster.world import Machines, SetClock
-from mlplat.jobs.burst import NODE, Bursting, Cloud, budget_us, own_nodes, selector
+from mlplat.cluster.world import Arrival, Bought, Lost, Machines, Outcome, Ran, SetClock, Settings
+from mlplat.jobs.burst import Bursting, budget_us, own_nodes
+from mlplat.jobs.cloud import NODE, Cloud, selector
 from mlplat.jobs.job import Job, Node
 from mlplat.jobs.record import HOLDS, Command, Record
 from mlplat.jobs.room import Nodes
@@ -27,84 +27,6 @@ from mlplat.jobs.slots import Slots
 from mlplat.jobs.turn import Exit, Launch, Place, Remove, Stop, Turn, turn
 from mlplat.jobs.turn import Seen as Cluster
 from mlplat.jobs.usage import Usage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """A job that takes `work_s` seconds of its least bundles."""
-
-    job: Job
-    work_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Seconds: until a bought machine is a node, until a job that is asked to stop has written its checkpoint, until one that
-    goes on has read it, and between the checkpoints that it writes in any case. The autoscaler looks every `period_s`."""
-
-    boot_s: float = 180.0
-    checkpoint_s: float = 5.0
-    restart_s: float = 60.0
-    every_s: float = 600.0
-    period_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """All machines of a site end at once."""
-
-    site: str
-    at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
-    """That a job held slots for a time, of own machines or bought ones."""
-
-    job: Job
-    bought: bool
-    began_us: int
-    ended_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bought:
-    """A call that made machines. `free_gpus` is how much was allocatable then on own machines for what they were asked for."""
-
-    at_us: int
-    machines: int
-    free_gpus: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of the work: when each job began and ended, where it ran, what was bought and what that cost. `misplaced` is
-    how often work was put on bought machines while it fitted on own ones, without leaving those to a larger job. `moved` is how
-    often work was stopped, and `lost_s` how much of it had to be done again."""
-
-    began_us: dict[str, int] = field(default_factory=dict)
-    ended_us: dict[str, int] = field(default_factory=dict)
-    ran: list[Ran] = field(default_factory=list)
-    bought: list[Bought] = field(default_factory=list)
-    bills: list[Bill] = field(default_factory=list)
-    misplaced: int = 0
-    moved: int = 0
-    lost_s: float = 0.0
-    ticks: int = 0
-    until_us: int = 0
-
-    @property
-    def gpu_hours(self) -> float:
-        """Of bought machines."""
-        return sum(bill.gpus * _hours(bill, self.until_us) for bill in self.bills)
-
-    @property
-    def cost(self) -> float:
-        return sum(bill.price * _hours(bill, self.until_us) for bill in self.bills)
-
-
-def _hours(bill: Bill, until_us: int) -> float:
-    return ((until_us if bill.ended_us is None else bill.ended_us) - bill.began_us) / US_PER_S / 3_600
 
 
 def simulate(
@@ -162,7 +84,7 @@ class _Run:
         self.hosts = hosts
         numbers = count()
         sites: dict[str, Site] = {**self.sites, OWN: hosts}
-        router = Router(
+        router = self.router = Router(
             spec.cluster, spec.budget, sites, self.ledger, self.clock, lambda: f"launch-{next(numbers)}", say
         )
         shown = {**config, "provider": {**config["provider"], "disable_node_updaters": True}}
@@ -172,6 +94,9 @@ class _Run:
             name: float(given.get("idle_timeout_s", config.get("idle_timeout_minutes", 0) * 60))
             for name, given in config["available_node_types"].items()
         }
+        self._limited = None is not (spec.budget.per_hour or spec.budget.per_day or spec.budget.per_month)
+        self._watching = False
+        self._vain = 0
         self.outcome = Outcome()
         self.records: dict[str, Record] = {}
         self.work: dict[str, float] = {}
@@ -210,14 +135,23 @@ class _Run:
                 heapq.heappop(self._events)[2]()
             self._join()
             self._settle()
+            self._watch_budget()
             if tick_us is not None and tick_us <= self.clock.us:
-                restless = self._tick()
-                tick_us = self._later() if restless else self._next_idle()
+                tick_us = self._tick()
             elif tick_us is None or tick_us > self._later():
                 tick_us = self._later()
         self.outcome.until_us = self.clock.us
         self.outcome.bills = [row.bill for row in self.ledger.since(0) if row.site != OWN]
         return self.outcome
+
+    def _watch_budget(self) -> None:
+        """Money is spent while nothing happens."""
+        if self._limited and not self._watching and any(site.there for site in self.sites.values()):
+            self._watching = True
+            self._in(60.0, self._watched)
+
+    def _watched(self) -> None:
+        self._watching = False
 
     def _at(self, us: int, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (us, next(self._order), what))
@@ -328,7 +262,7 @@ class _Run:
                 for name, record in self.groups.items()
             },
             runs=self.runs,
-            cloud=self.cloud,
+            cloud=replace(self.cloud, closed=self.router.spent()),
         )
         found = turn(self.records, seen, self.rules, self.usage, self.over, now_us=self.clock.us)
         self.usage, self.over, self.last = found.usage, found.over, found
@@ -402,15 +336,20 @@ class _Run:
 
     # The autoscaler
 
-    def _tick(self) -> bool:
-        """Whether it is to look again soon."""
-        before = self.autoscaler.changes
+    def _tick(self) -> int | None:
+        """When it is to look again. Where it is refused machines all the time it would so at once, and is here every minute."""
+        before, calls = self.autoscaler.changes, len(self.outcome.bought)
         self.outcome.ticks += 1
         asks = self._asks()
         self.autoscaler.tick(self._shown(), asks)
         booting = {name for site in self.sites.values() for name in site.there} - self.nodes.keys()
         unmet = sum(ask.count for ask in asks) > len(booting) + self._idle_machines()
-        return self.autoscaler.changes != before or unmet or bool(booting & self.dead)
+        self._vain = self._vain + 1 if unmet and len(self.outcome.bought) == calls else 0
+        if self._vain > 6:
+            return self.clock.us + 60 * US_PER_S
+        if self.autoscaler.changes != before or unmet or booting & self.dead:
+            return self._later()
+        return self._next_idle()
 
     def _idle_machines(self) -> int:
         """Bought ones."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlplat.errors import InvalidInput
-from mlplat.jobs.burst import BOUGHT, SITE, Cloud, Kind
+from mlplat.jobs.cloud import BOUGHT, SITE, Cloud, Kind
 
 ONPREM = "onprem"
 Path = tuple[str | int, ...]

@@ -8,7 +8,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from mlplat.clock import US_PER_S
-from mlplat.cluster.simulation import Arrival
+from mlplat.cluster.world import Arrival
 from mlplat.errors import InvalidInput, NotFound
 from mlplat.jobs.job import PRIORITIES, Job
 from mlplat.jobs.rules import POOL

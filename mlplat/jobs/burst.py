@@ -15,69 +15,25 @@ be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from mlplat.clock import US_PER_S
 from mlplat.decision import Hold
+from mlplat.jobs.cloud import Cloud, Kind, is_bought
 from mlplat.jobs.demand import suits
-from mlplat.jobs.job import Amounts, Job, Lease, Node, Pool, Tenant
+from mlplat.jobs.job import Job, Lease, Node, Pool, Tenant
+from mlplat.jobs.moves import Free, Swaps, homecoming
 from mlplat.jobs.plan import Admit, Evict, Plan, Snapshot, plan
-from mlplat.jobs.room import Nodes, Placed
+from mlplat.jobs.room import Nodes
 from mlplat.jobs.rules import Rules
-from mlplat.jobs.slots import Slots, Trial
-
-SITE, BOUGHT = "site", "cloud"
-"""The label of machines that are bought."""
-NODE = "ray.io/node-id"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """Machines that can be bought: what each has, and how many there may be at a time."""
-
-    name: str
-    total: Amounts
-    labels: Mapping[str, str]
-    most: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cloud:
-    """What can be bought, and when. A job as large as all `own` machines of its pool, whether they are there now or not, waits
-    `wait_s` for them, half of it half as long. `most` is how many bought machines there may be in all. If `back`, work moves
-    between own and bought machines, once it has been where it is for `stay_s`."""
-
-    kinds: tuple[Kind, ...]
-    own: tuple[Kind, ...]
-    most: int
-    wait_s: float = 3_600.0
-    back: bool = True
-    stay_s: float = 300.0
-
-    def total(self) -> dict[str, float]:
-        """The most that there may be of each resource on bought machines."""
-        found: dict[str, float] = {}
-        for kind in self.kinds:
-            for name, amount in kind.total.items():
-                found[name] = found.get(name, 0.0) + amount * min(kind.most, self.most)
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of_json(cls, said: Mapping[str, Any]) -> Cloud:
-        kinds = {name: tuple(Kind(**kind) for kind in said[name]) for name in ("kinds", "own")}
-        return cls(**{**said, **kinds})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bursting:
     """Jobs for which bought machines are to come are `asked`, with how many of each kind; `machines` is how many those are in
     all, beside the ones that are `busy`. `back` are leases in the cloud for which own machines are free, and `sent` those of
-    own machines for which bought ones are, which are to make room for larger ones."""
+    own machines for which bought ones are, which are to make room for larger ones. `why` is the reason if it is another."""
 
     admits: tuple[Admit, ...] = ()
     evictions: tuple[Evict, ...] = ()
@@ -87,17 +43,7 @@ class Bursting:
     asked: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     back: tuple[Lease, ...] = ()
     sent: tuple[Lease, ...] = ()
-
-
-def selector(kind: Kind, busy: Iterable[str]) -> dict[str, str]:
-    """As Ray writes it: machines of a kind but these. Asked for without that, Ray takes busy machines for those that are asked
-    for, and keeps as many idle ones."""
-    names = ",".join(sorted(busy))
-    return {**kind.labels, NODE: f"!in({names})"} if names else dict(kind.labels)
-
-
-def is_bought(node: Node) -> bool:
-    return node.labels.get(SITE) == BOUGHT
+    why: str = ""
 
 
 def own(pools: Iterable[Pool]) -> tuple[Pool, ...]:
@@ -139,7 +85,9 @@ def burst(
     """`mine` is the snapshot of own machines, and `found` what was planned for them; `there` are the pools' bought machines,
     which `leases` hold. `waited_us` is how long each job of the snapshot has waited in all, by its id; the others are not the
     queue's. `leaving` were sent to the cloud before, and are not there yet."""
-    free = _Free(mine, found)
+    if cloud.closed:
+        return _closed(cloud, mine, found, leases, waited_us)
+    free = Free(mine, found)
     given = {admit.job.id for admit in found.admits} | {evict.by.id for evict in found.evictions}
     waiting = [job for job in mine.waiting if job.id in waited_us and job.id not in given]
     all_own = own_nodes(cloud, rules)
@@ -148,9 +96,9 @@ def burst(
         for job in waiting
         if waited_us[job.id] >= budget_us(cloud, job, all_own.get(job.pool)) and not free.fits(job)
     ]
-    back = list(_back(cloud, leases, free, now_us)) if cloud.back else []
+    back = list(homecoming(cloud, leases, free, now_us)) if cloud.back else []
     staying = [lease for lease in leases if lease not in back]
-    swaps = _Swaps(cloud, mine, staying if cloud.back else (), ready if cloud.back else (), free, now_us)
+    swaps = Swaps(cloud, mine, staying if cloud.back else (), ready if cloud.back else (), free, now_us)
     out = {lease.job.id: lease for lease in swaps.out}
     asking = [replace(job, count=job.least, priority=rules.policy.over_fairness) for job in leaving]
     asking += [job for job in ready if job.id not in swaps.stay]
@@ -159,33 +107,66 @@ def burst(
     tenants = {name: replace(tenant, quota={}) for name, tenant in beside(mine.tenants, mine.leases).items()}
     asks = Snapshot(pools=pools, tenants=tenants, leases=leases, waiting=asking)
     plans = plan(asks, rules.policy, now_us=now_us)
-    real = {node.id for pool in there for node in pool.nodes}
-    busy = {node for lease in leases for node, _ in lease.placed if node in real}
-    wanted: set[str] = set()
-    gone = {job.id for job in leaving}
-    admits, sent, asked = [], list(swaps.sent), {}
-    for admit in plans.admits:
-        nodes = {node for node, _ in admit.placed}
-        if len(busy | wanted | nodes) > cloud.most or (admit.job.id in gone and not nodes <= real):
-            continue
-        if not nodes <= real:
-            asked[admit.job.id] = Counter(kinds[node] for node in sorted(nodes))
-            wanted |= nodes
-            continue
-        busy |= nodes
-        if (lease := out.get(admit.job.id)) is not None:
-            sent.append(lease)
-        else:
-            admits.append(admit)
+    given_out = _GivenOut(cloud, plans, there, leases, kinds, out.keys(), {job.id for job in leaving})
+    by = {job.id for job in ready}  # nobody has to stop for what is only moved
     return Bursting(
-        admits=tuple(admits),
-        evictions=plans.evictions,
-        holds=_holds(ready, asked, plans),
-        machines=Counter(kinds[node] for node in sorted(wanted - busy)),
-        busy=frozenset(busy),
-        asked=asked,
+        admits=tuple(given_out.admits),
+        evictions=tuple(evict for evict in plans.evictions if evict.by.id in by),
+        holds=_holds(ready, given_out.asked, plans),
+        machines=Counter(kinds[node] for node in sorted(given_out.wanted - given_out.busy)),
+        busy=frozenset(given_out.busy),
+        asked=given_out.asked,
         back=(*back, *swaps.back),
-        sent=tuple(sent),
+        sent=(*swaps.sent, *(out[job_id] for job_id in given_out.go)),
+    )
+
+
+class _GivenOut:
+    """What becomes of a plan for bought machines, some of which are not there: who gets those that are, `asked` for whom others
+    are to come, and who of those that are to leave own machines may `go`."""
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        plans: Plan,
+        there: Sequence[Pool],
+        leases: Sequence[Lease],
+        kinds: Mapping[str, str],
+        out: Container[str],
+        leaving: Container[str],
+    ) -> None:
+        real = {node.id for pool in there for node in pool.nodes}
+        self.busy = {node for lease in leases for node, _ in lease.placed if node in real}
+        self.wanted: set[str] = set()
+        self.admits: list[Admit] = []
+        self.go: list[str] = []
+        self.asked: dict[str, Mapping[str, int]] = {}
+        for admit in plans.admits:
+            job_id, nodes = admit.job.id, {node for node, _ in admit.placed}
+            if len(self.busy | self.wanted | nodes) > cloud.most or (job_id in leaving and not nodes <= real):
+                continue
+            if not nodes <= real:
+                self.asked[job_id] = Counter(kinds[node] for node in sorted(nodes))
+                self.wanted |= nodes
+                continue
+            self.busy |= nodes
+            if job_id in out:
+                self.go.append(job_id)
+            else:
+                self.admits.append(admit)
+
+
+def _closed(
+    cloud: Cloud, mine: Snapshot, found: Plan, leases: Sequence[Lease], waited_us: Mapping[str, int]
+) -> Bursting:
+    """What can be stopped stops, and waits for own machines; the rest ends there."""
+    held = frozenset(node for lease in leases for node, _ in lease.placed)
+    hold = Hold(reason=f"own machines are taken, and nothing is bought: {cloud.closed}", evidence={})
+    return Bursting(
+        holds={job.group: hold for job in mine.waiting if job.id in waited_us and job.group in found.holds},
+        busy=held,
+        back=tuple(lease for lease in leases if lease.job.preemptible and not lease.draining),
+        why=f"it leaves the cloud: {cloud.closed}",
     )
 
 
@@ -222,14 +203,6 @@ def _holds(ready: Sequence[Job], asked: Mapping[str, Mapping[str, int]], plans: 
     return holds
 
 
-def _back(cloud: Cloud, leases: Sequence[Lease], free: _Free, now_us: int) -> Iterator[Lease]:
-    """The largest first: they cost most. What others wait for they are given as anybody who can be stopped: for a while."""
-    stayed_us = now_us - round(cloud.stay_s * US_PER_S)
-    for lease in sorted(leases, key=lambda one: (-one.size, one.started_us, one.job.id)):
-        if _may_move(lease, stayed_us) and free.take(lease.job):
-            yield lease
-
-
 def _with_what_can_be_bought(
     cloud: Cloud, there: Sequence[Pool], ready: Sequence[Job], rules: Rules
 ) -> tuple[tuple[Pool, ...], dict[str, str]]:
@@ -250,130 +223,5 @@ def _with_what_can_be_bought(
     return tuple(replace(pool, nodes=(*pool.nodes, *new.get(pool.name, ()))) for pool in there), kinds
 
 
-def _weight(job: Job, size: int) -> float:
-    """GPUs count, and where there are none, CPUs."""
-    each = dict(job.each)
-    return (each.get("GPU") or each.get("CPU") or 1.0) * size
-
-
 def _is(kind: Kind, node: Node) -> bool:
     return suits(node.labels, kind.labels) and all(node.total.get(what) == has for what, has in kind.total.items())
-
-
-class _Swaps:
-    """Who is to leave own machines so that larger ones fit there. Those that are `out` go as soon as there are bought machines
-    for them; waiting jobs that `stay` get their room. Where the larger one is on bought machines that would do for them, they
-    change places at once: `back` and `sent`."""
-
-    def __init__(
-        self,
-        cloud: Cloud,
-        mine: Snapshot,
-        leases: Sequence[Lease],
-        ready: Sequence[Job],
-        free: _Free,
-        now_us: int,
-    ) -> None:
-        self.out: list[Lease] = []
-        self.stay: set[str] = set()
-        self.back: list[Lease] = []
-        self.sent: list[Lease] = []
-        stayed_us = now_us - round(cloud.stay_s * US_PER_S)
-        small = [one for one in mine.leases if _may_move(one, stayed_us) and _fits_a_kind(cloud, one.job)]
-        small.sort(key=lambda one: (one.size, -one.started_us, one.job.id))
-        there = {one.job.id: one for one in leases if _may_move(one, stayed_us)}
-        away = [replace(one.job, count=one.size, least=one.size) for one in there.values()]
-        for job in sorted([*ready, *away], key=lambda one: (-one.least, one.submitted_us, one.id)):
-            others = [one for one in small if one.job.pool == job.pool and one.job.priority <= job.priority]
-            chosen = free.room_by(job, others)
-            if chosen is None:
-                continue
-            small = [one for one in small if one not in chosen]
-            lease = there.get(job.id)
-            if lease is not None and _would_do(lease, chosen):
-                self.back.append(lease)
-                self.sent += chosen
-            else:
-                self.out += chosen
-                self.stay.add(job.id)
-
-
-def _would_do(lease: Lease, others: Sequence[Lease]) -> bool:
-    """Whether they fit where it is: bundle by bundle."""
-    has = dict(lease.job.each)
-    small = all(amount <= has.get(name, 0.0) for one in others for name, amount in one.job.each)
-    return small and sum(one.size for one in others) <= lease.size
-
-
-def _may_move(lease: Lease, stayed_us: int) -> bool:
-    return lease.job.preemptible and not lease.draining and lease.started_us <= stayed_us
-
-
-def _fits_a_kind(cloud: Cloud, job: Job) -> bool:
-    nodes = Nodes([Node(id=kind.name, total=kind.total, labels=kind.labels) for kind in cloud.kinds])
-    shape = nodes.shape(job)
-    return shape is not None and nodes.most(shape) > 0
-
-
-class _Free:
-    """What is free of own machines after a plan."""
-
-    def __init__(self, mine: Snapshot, found: Plan) -> None:
-        self.nodes = {pool.name: Nodes(pool.nodes) for pool in mine.pools}
-        self._slots = {
-            name: Slots(nodes, [lease for lease in mine.leases if lease.job.pool == name])
-            for name, nodes in self.nodes.items()
-        }
-        for admit in found.admits:
-            self._taken(admit.job, admit.placed)
-
-    def fits(self, job: Job) -> bool:
-        return self._place(job) is not None
-
-    def take(self, job: Job) -> bool:
-        placed = self._place(job)
-        if placed is not None:
-            self._taken(job, placed)
-        return placed is not None
-
-    def room_by(self, job: Job, others: Sequence[Lease]) -> list[Lease] | None:
-        """The first of these that make room for it together, if they hold less than it asks for. Then the room is its own."""
-        nodes, slots = self.nodes.get(job.pool), self._slots.get(job.pool)
-        shape = None if nodes is None else nodes.shape(job)
-        if nodes is None or slots is None or shape is None:
-            return None
-        trial, weight = Trial(slots, shape, whole=True), _weight(job, job.least)
-        chosen: list[Lease] = []
-        for lease in others:
-            if trial.total >= job.least:
-                break
-            if sum(_weight(one.job, one.size) for one in chosen) + _weight(lease.job, lease.size) >= weight:
-                return None
-            trial.add(nodes.taken(lease.job), lease.placed)
-            chosen.append(lease)
-        if trial.total < job.least or not chosen:
-            return None
-        for lease in list(reversed(chosen)):  # the larger ones may not be needed after all
-            trial.add(nodes.taken(lease.job), lease.placed, -1)
-            if trial.total >= job.least:
-                chosen.remove(lease)
-            else:
-                trial.add(nodes.taken(lease.job), lease.placed)
-        for lease in chosen:
-            slots.give_back(nodes.taken(lease.job), lease.placed)
-        fit = slots.fit(shape, job.least, later=True, whole=True)
-        assert fit is not None
-        slots.promise(shape, nodes.spread(fit.room, job.least))
-        return chosen
-
-    def _taken(self, job: Job, placed: Placed) -> None:
-        nodes = self.nodes[job.pool]
-        self._slots[job.pool].take(nodes.taken(job), placed)
-
-    def _place(self, job: Job) -> Placed | None:
-        nodes = self.nodes.get(job.pool)
-        shape = None if nodes is None else nodes.shape(job)
-        if nodes is None or shape is None:
-            return None
-        fit = self._slots[job.pool].fit(shape, job.least, later=False, whole=True)
-        return None if fit is None else nodes.spread(fit.room, job.least)

@@ -11,9 +11,10 @@ from typing import Literal
 
 from mlplat.clock import US_PER_S
 from mlplat.decision import Hold
-from mlplat.jobs.burst import Bursting, Cloud, beside, bought, burst, own
+from mlplat.jobs.burst import Bursting, beside, bought, burst, own
+from mlplat.jobs.cloud import Cloud
 from mlplat.jobs.job import PRIORITIES, Amounts, Job, Lease, Node, Pool
-from mlplat.jobs.plan import Evict, Plan, Snapshot, plan
+from mlplat.jobs.plan import Plan, Snapshot, plan
 from mlplat.jobs.record import HOLDS, Held, Outcome, Record
 from mlplat.jobs.rules import Rules
 from mlplat.jobs.shares import shares_of
@@ -120,7 +121,7 @@ def turn(
     ]  # the others are Ray's to place, or do not hold what they had yet
     for admit in admits:
         after[admit.job.id] = after[admit.job.id].given(admit.placed, backfill=admit.backfill, now_us=now_us)
-    for job_id, reason in _stops((*mine.evictions, *away.evictions), away.back, after):
+    for job_id, reason in _stops(mine, away, after):
         after[job_id] = after[job_id].asked("queued", reason, now_us=now_us)
     for lease in away.sent:
         reason = "it makes room on own machines for a larger job, and goes to bought ones"
@@ -176,14 +177,12 @@ def _planned(
     return found, burst(seen.cloud, mine, found, there, away, waited_us, leaving, rules, now_us=now_us)
 
 
-def _stops(
-    evictions: Iterable[Evict], back: Iterable[Lease], records: Mapping[str, Record]
-) -> Iterator[tuple[str, str]]:
-    for evict in evictions:
+def _stops(mine: Plan, away: Bursting, records: Mapping[str, Record]) -> Iterator[tuple[str, str]]:
+    for evict in (*mine.evictions, *away.evictions):
         whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in records else "what is outside of the queue"
         yield evict.lease.job.id, f"stopped for {whom}: {evict.reason}"
-    for lease in back:
-        yield lease.job.id, "it goes back to own machines, which are free for it"
+    for lease in away.back:
+        yield lease.job.id, away.why or "it goes back to own machines, which are free for it"
 
 
 def _advanced(record: Record, seen: Seen, rules: Rules, now_us: int) -> Record:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlplat.clock import US_PER_S
-from mlplat.cluster.budget import HOUR_US, Bill, decide, window
+from mlplat.cluster.budget import HOUR_US, Bill, decide, spent, window
 from mlplat.cluster.spec import Budget
 from mlplat.decision import Act, Hold
 
@@ -69,3 +69,17 @@ def test_nodes_and_gpus_count_what_runs_now() -> None:
     assert held.reason == "1 bought machines run, and the budget has 1"
     assert isinstance(decide(Budget(gpus=16), [there], price=1, gpus=8, now_us=later_us), Act)
     assert isinstance(decide(Budget(gpus=15), [there], price=1, gpus=8, now_us=later_us), Hold)
+
+
+def test_what_runs_is_given_back_in_time_for_the_cap_and_not_before() -> None:
+    """Three machines for 2 an hour each, and 18 a day: after three hours less the time that it takes to give them back."""
+    bills = [Bill(began_us=NOON_US, ended_us=None, price=2.0)] * 3
+    budget = Budget(per_day=18.0)
+    due_us = NOON_US + 3 * HOUR_US - 300 * US_PER_S
+    assert not spent(budget, bills, ahead_s=300, now_us=due_us - US_PER_S)
+    assert spent(budget, bills, ahead_s=300, now_us=due_us + US_PER_S) == "17.50 of 18 are spent this day"
+    midnight_us = NOON_US + 12 * HOUR_US
+    assert not spent(budget, bills, ahead_s=300, now_us=midnight_us + US_PER_S)
+    ended = [Bill(began_us=NOON_US, ended_us=NOON_US + 3 * HOUR_US, price=2.0)] * 3
+    assert not spent(budget, ended, ahead_s=300, now_us=NOON_US + 4 * HOUR_US)  # nothing runs
+    assert not spent(Budget(nodes=1), bills, ahead_s=300, now_us=due_us)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlplat.cluster.simulation import Arrival, Lost, Outcome, Settings, simulate
+from mlplat.cluster.simulation import simulate
+from mlplat.cluster.world import Arrival, Lost, Outcome, Settings
 from mlplat.jobs.job import Job
 from tests.cluster.support import config
 
@@ -30,10 +31,16 @@ def arrival(name: str, gpus: int, *, at_s: float = 0.0, work_s: float = 3_600.0)
     return Arrival(job=job, work_s=work_s)
 
 
-def ran(folder: Path, arrivals: list[Arrival], burst: dict[str, Any] | None = None, **given: Any) -> Outcome:
+def ran(
+    folder: Path,
+    arrivals: list[Arrival],
+    burst: dict[str, Any] | None = None,
+    budget: dict[str, float] | None = None,
+    **given: Any,
+) -> Outcome:
     """Two own machines of four GPUs; bought ones of four GPUs too."""
     ledger = str(folder / "machines.db")
-    asked = config(ledger)
+    asked = config(ledger, **budget or {})
     asked["provider"]["burst"] = burst or {}
     asked["available_node_types"]["cloud.gpu"]["idle_timeout_s"] = 60
     return simulate(asked, arrivals, ledger=ledger, settings=SETTINGS, **given)
@@ -78,6 +85,21 @@ def test_machines_that_are_lost_all_at_once_cost_no_more_than_the_last_checkpoin
     assert 0 < outcome.lost_s <= 2 * SETTINGS.every_s
     again = [one for one in outcome.ran if one.job.id == "b"][1]
     assert (again.began_us - lost.at_us) / US <= SETTINGS.boot_s + 3 * SETTINGS.period_s
+
+
+def test_a_budget_is_kept_also_by_what_runs_and_work_goes_on_when_there_is_money_again(tmp_path: Path) -> None:
+    evening_s = 20 * 3_600.0
+    arrivals = [
+        arrival("full", 8, at_s=evening_s - 60, work_s=12 * 3_600),
+        arrival("a", 4, at_s=evening_s, work_s=5 * 3_600),
+    ]
+    outcome = ran(tmp_path, arrivals, {"wait_s": 0, "back": False}, {"per_day": 3.0})
+    day_us = 24 * 3_600 * US
+    spent = [sum(bill.spent(day * day_us, (day + 1) * day_us) for bill in outcome.bills) for day in range(2)]
+    assert spent[0] == pytest.approx(3, abs=0.1)
+    assert max(spent) <= 3
+    assert [round((one.began_us - day_us) / US / 3_600) for one in outcome.ran if one.job.id == "a"] == [-4, 0]
+    assert outcome.lost_s == 0
 
 
 def test_spot_that_is_gone_costs_no_second_call(tmp_path: Path) -> None:

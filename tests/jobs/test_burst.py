@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlplat.jobs.burst import NODE, Bursting, Cloud, Kind, selector
+from mlplat.jobs.burst import Bursting
+from mlplat.jobs.cloud import NODE, Cloud, Kind, selector
 from mlplat.jobs.job import Job, Node, Pool, Tenant
 from mlplat.jobs.record import HOLDS, Command, Record
 from mlplat.jobs.rules import Rules
@@ -215,6 +216,18 @@ def test_a_job_that_lost_its_machine_has_waited_already() -> None:
 
 def test_what_must_be_on_own_machines_waits_for_them() -> None:
     assert not burst(FULL, queued("b", 1, ago_s=1e6, labels=(("site", "onprem"),))).machines
+
+
+def test_when_the_money_is_spent_what_can_be_stopped_leaves_and_nothing_is_asked_for() -> None:
+    cloud = replace(CLOUD, closed="18 of 18 are spent this day")
+    stays, leaves = running("stays", {"c0": 1}, preemptible=False), running("leaves", {"c1": 1}, since_s=1)
+    found = turned(FULL, stays, leaves, queued("waits", 1, ago_s=HALF_S), machines=2, cloud=cloud)
+    assert {name: one.state for name, one in found.changed.items()} == {"leaves": "stopping"}
+    assert found.changed["leaves"].reason == "it leaves the cloud: 18 of 18 are spent this day"
+    assert found.burst is not None
+    assert not found.burst.machines
+    (hold,) = found.holds.values()
+    assert hold.reason == "own machines are taken, and nothing is bought: 18 of 18 are spent this day"
 
 
 SIZES = st.sampled_from([1, 2, 4, 8])

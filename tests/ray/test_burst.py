@@ -22,7 +22,7 @@ import mlplat
 from mlplat.cluster.guard import drained
 from mlplat.jobs import Rules
 from mlplat.jobs._ray.cloud import publish
-from mlplat.jobs.burst import Cloud, Kind
+from mlplat.jobs.cloud import Cloud, Kind
 from tests.ray.test_jobs import BOTH, PATIENCE_S, SLOT, STEPS, python, until
 
 pytestmark = pytest.mark.ray

@@ -41,7 +41,7 @@ class Wired(Provider):
 
     def __init__(self, router: Router, sites: Mapping[str, Site]) -> None:
         NodeProvider.__init__(self, {}, "")
-        self.router, self._sites = router, dict(sites)
+        self.router, self._sites, self._cloud = router, dict(sites), None
 
 
 class _Config(IConfigReader):  # type: ignore[misc]

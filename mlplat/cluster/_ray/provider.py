@@ -6,6 +6,7 @@ import copy
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
@@ -32,7 +33,7 @@ from mlplat.cluster.router import OWN, Router
 from mlplat.cluster.site import Site
 from mlplat.cluster.spec import Budget, node_type, parse
 from mlplat.jobs._ray.cloud import publish
-from mlplat.jobs.burst import Cloud
+from mlplat.jobs.cloud import Cloud
 
 log = logging.getLogger(__name__)
 SSH = 22
@@ -55,15 +56,25 @@ class Provider(NodeProvider):  # type: ignore[misc]
         sites[OWN] = Hosts(tags, answers(provider_config.get("probe_port", SSH)), clock)
         budget = Budget(**provider_config.get("budget", {}))
         self._sites = sites
-        if _internal_kv_initialized() and (cloud := provider_config.get("cloud")):
-            publish(Cloud.of_json(cloud))
+        self._cloud = Cloud.of_json(given) if (given := provider_config.get("cloud")) else None
+        self._published: Cloud | None = None
         self.router = Router(cluster_name, budget, sites, ledger, clock, lambda: uuid4().hex, log.warning)
 
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
         found = self.router.refresh()
+        self._publish()
         return [
             n for n, seen in found.items() if all(seen.tags.get(key) == value for key, value in tag_filters.items())
         ]
+
+    def _publish(self) -> None:
+        """On the head, what the queue of jobs may have."""
+        if self._cloud is None or not _internal_kv_initialized():
+            return
+        now = replace(self._cloud, closed=self.router.spent())
+        if now != self._published:
+            publish(now)
+            self._published = now
 
     def is_running(self, node_id: str) -> bool:
         seen = self.router.find(node_id)

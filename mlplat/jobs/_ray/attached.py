@@ -20,7 +20,7 @@ from mlplat.errors import Unavailable
 from mlplat.jobs._ray.cloud import published
 from mlplat.jobs._ray.controller import LISTEN_S, controller
 from mlplat.jobs._ray.world import driver_name
-from mlplat.jobs.burst import BOUGHT, SITE
+from mlplat.jobs.cloud import BOUGHT, SITE
 from mlplat.jobs.lease import Standing
 from mlplat.jobs.record import Report
 

@@ -10,7 +10,8 @@ from ray.autoscaler.v2.sdk import request_cluster_resources
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from mlplat.clock import Clock
-from mlplat.jobs.burst import Bursting, Cloud, selector
+from mlplat.jobs.burst import Bursting
+from mlplat.jobs.cloud import Cloud, selector
 
 _KEY, _NAMESPACE = b"cloud", "mlplat_cluster"
 READ_S = 5.0
