@@ -39,7 +39,7 @@ class Market:
         self._clock = clock
         self._cloud: Cloud | None = None
         self._read_s = self._asked_s = float("-inf")
-        self._asked: list[dict[str, object]] = []
+        self._asked: list[dict[str, object]] | None = None  # who was here before may have left something
 
     def cloud(self) -> Cloud | None:
         if (now_s := self._clock.elapsed_s()) - self._read_s >= READ_S:
