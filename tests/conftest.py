@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -22,6 +23,13 @@ settings.load_profile("mlplat")
 # on a cluster of our own) answers: with 4 logical cores all start at once. They are logical: any machine will do.
 LOGICAL = {"FPGA": 2.0}
 CPUS = 4
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make check` does not even load a module of which it runs nothing: what that imports takes seconds."""
+    if config.option.markexpr != "not ray and not slow" or collection_path.suffix != ".py":
+        return None
+    return "\npytestmark = pytest.mark.slow" in collection_path.read_text() or None
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ def test_importing_the_root_is_fast_and_loads_neither_ray_nor_torch() -> None:
     assert took < 0.3
 
 
+@pytest.mark.slow
 def test_defining_features_loads_neither_ray_nor_torch_nor_mlflow() -> None:
     _, loaded = fresh(CODE.replace("import mlplat\n", "from mlplat import features\n"))
     assert not {"ray", "torch", "mlflow", "redis"} & set(loaded)

@@ -62,6 +62,7 @@ def test_the_text_makes_the_class_again_with_all_it_stands_on() -> None:
     assert load("view", "everything", text, remedy="")()(ROWS).equals(everything()(ROWS))
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_process_that_lacks_the_module(tmp_path: Path) -> None:
     text = module_text(everything)
     (tmp_path / "text.py").write_text(str(text))

@@ -29,6 +29,7 @@ def said(home: Path, *words: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_a_token_is_made_listed_and_revoked(home: Path) -> None:
     token = said(home, "create", "late").strip()
     other = json.loads(said(home, "create", "late", "--expires", "90d", "--json"))

@@ -16,6 +16,7 @@ from mlplat.decision import Act, Hold
 NOON_US = int(datetime(2026, 6, 15, 12, tzinfo=UTC).timestamp()) * US_PER_S
 
 
+@pytest.mark.slow
 @given(
     began=st.integers(-300, 300),
     ran=st.none() | st.integers(0, 500),

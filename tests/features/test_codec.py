@@ -58,6 +58,7 @@ def test_entities_have_keys_of_their_own_that_fit_the_store(entities: list[list[
     assert mark_key("v" * 63, "f" * 12) not in keys
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(entities)
 def test_many_keys_at_once_are_those_of_each(entities: list[tuple[Any, ...]]) -> None:

@@ -156,6 +156,7 @@ def test_a_training_set_is_described(store: FeatureStore, events: pl.DataFrame) 
         store.describe(data, since=START)
 
 
+@pytest.mark.slow
 def test_pushed_events_and_new_batches_are_in_the_next_description(tmp_path: Path, events: pl.DataFrame) -> None:
     store = open_store(tmp_path)
     store.apply(doubled, habits)

@@ -151,6 +151,7 @@ def test_spans_too_wide_for_one_number_give_the_same(events: list[Event], rows: 
     check(newest, [*events, *far], asked_for)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(histories(), queries, st.randoms())
 def test_the_order_of_the_table_does_not_matter(events: list[Event], rows: list[Any], random: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def written(updates: list[Update]) -> dict[bytes, bytes]:
     return {key: change(None) for key, change in updates}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(row, max_size=8, unique_by=lambda r: (r["at"], r["_id"])))
 def test_rows_of_a_push_are_written_as_rows_of_a_table(rows: list[Row]) -> None:
@@ -66,6 +68,7 @@ def test_rows_of_a_push_are_written_as_rows_of_a_table(rows: list[Row]) -> None:
     assert written(latest_updates(newest, rows)) == written(row_updates(newest, made))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(row, max_size=8, unique_by=lambda r: (r["at"], r["_id"])))
 def test_windows_of_a_push_are_written_as_windows_of_a_table(rows: list[Row]) -> None:
@@ -81,6 +84,7 @@ def apply_all(view: View, batches: list[list[Row]]) -> dict[bytes, bytes]:
     return blobs
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(row, max_size=10, unique_by=lambda r: (r["at"], r["_id"])), st.randoms())
 def test_neither_order_nor_repetition_changes_what_is_written(rows: list[Row], random: Any) -> None:

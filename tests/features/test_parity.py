@@ -163,6 +163,7 @@ def test_the_first_of_two_events_with_one_id_stays_on_both_paths(tmp_path: Path)
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["price", "stock", "open"])
 def test_any_number_can_be_in_a_window_even_a_key(tmp_path: Path, column: str) -> None:
     source = F.source("ticks", key="stock", time="sold_at")

@@ -38,6 +38,7 @@ def store(tmp_path: Path) -> Iterator[FeatureStore]:
     opened.close()
 
 
+@pytest.mark.slow
 def test_a_like_sample_replaces_the_producer_and_only_its_batches_are_taken(store: FeatureStore) -> None:
     change = store.replace_producer(readings, sample(2, first=2_000), producer="telemetry-v2")
     assert isinstance(change.decision, Act)

@@ -36,6 +36,7 @@ def kept(home: Path) -> statistics.Kept:
     return Statistics(home).of("sources/orders", EventTable(home / "tables" / "sources" / "orders"), "at")
 
 
+@pytest.mark.slow
 def test_only_new_batches_are_read_and_every_row_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path)
     read: list[int] = []
@@ -108,6 +109,7 @@ def test_a_data_set_that_was_begun_again_is_counted_anew(tmp_path: Path) -> None
     assert [sketch.rows for sketch in kept_by.of("sources/x", small, "at").values()] == [1]
 
 
+@pytest.mark.slow
 def test_the_file_is_bounded_by_spans_and_not_by_days_or_rows(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     days = pl.DataFrame({"n": range(2_000)}).with_columns(

@@ -209,6 +209,7 @@ def test_an_online_read_without_its_keys_is_refused(store: FeatureStore, keys: A
     store.close()
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_features_with_the_code_that_was_applied(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.ingest(sales, [sale(1)])
@@ -272,6 +273,7 @@ def test_one_process_may_open_a_home_twice_and_read_beside_it(tmp_path: Path) ->
         reader.read([newest.ref], {"shop": ["a"]}, [START_US])
 
 
+@pytest.mark.slow
 def test_threads_may_push_apply_and_read_at_once(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.push(sales, sale(0))
@@ -323,6 +325,7 @@ def test_a_join_on_an_unusable_time_is_refused(store: FeatureStore) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_a_home_of_the_first_format_is_rebuilt_when_it_opens(tmp_path: Path) -> None:
     store = open_store(open_home(tmp_path))
     store.apply(hourly, newest, doubled)

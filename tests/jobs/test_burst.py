@@ -233,6 +233,7 @@ def test_when_the_money_is_spent_what_can_be_stopped_leaves_and_nothing_is_asked
 SIZES = st.sampled_from([1, 2, 4, 8])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(SIZES, st.integers(0, 4_000), st.booleans()), max_size=5),

@@ -107,6 +107,7 @@ def test_work_that_gives_way_is_called_again_when_there_are_slots(jobs: Jobs) ->
     assert jobs.held().filter(stopped=True)["name"].to_list() == ["work"]
 
 
+@pytest.mark.slow
 def test_work_that_does_not_listen_loses_its_slots_and_is_called_again(jobs: Jobs) -> None:
     calls: list[int] = []
 
@@ -172,6 +173,7 @@ def test_what_is_wrong_is_said_before_anything_is_queued(jobs: Jobs) -> None:
     assert jobs.list().height == 0
 
 
+@pytest.mark.slow
 def test_a_command_is_queued_with_all_that_it_needs(jobs: Jobs, tmp_path: Path) -> None:
     with jobs.lease("gpu:2", preemptible=False):
         env = {"packages": ["einops"], "variables": {"A": 1}}
@@ -186,6 +188,7 @@ def test_a_command_is_queued_with_all_that_it_needs(jobs: Jobs, tmp_path: Path) 
         assert jobs.wait(job_id)["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_the_picture_and_the_usage_are_of_what_was_held(jobs: Jobs, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nothing was held"):
         jobs.draw(tmp_path / "none.png")

@@ -19,6 +19,8 @@ from mlplat.model.estimator import initialised, is_estimator
 from mlplat.model.frame import framing, predictions
 from mlplat.model.inputs import CategoricalInput, InputEncoding, NumericInput
 
+pytestmark = pytest.mark.slow
+
 BINARY = Task(kind="binary")
 
 
@@ -28,7 +30,6 @@ def _fitted() -> Any:
     return RandomForestClassifier(5, random_state=0).fit(x, x[:, 0] > 0)
 
 
-@pytest.mark.slow
 def test_equal_estimators_have_one_spelling_and_a_loaded_one_has_it_too() -> None:
     one, weights = Estimator.of(_fitted())
     other, others = Estimator.of(_fitted())
@@ -38,7 +39,6 @@ def test_equal_estimators_have_one_spelling_and_a_loaded_one_has_it_too() -> Non
     assert {n: w.tobytes() for n, w in weights.items()} == {n: w.tobytes() for n, w in agains.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("call", [os.system, os.mkdir, np.load, eval, pd.read_pickle, np.testing.rundocs])
 def test_a_function_that_does_more_than_compute_is_neither_kept_nor_loaded(
     call: Any, monkeypatch: pytest.MonkeyPatch
@@ -56,7 +56,6 @@ def test_a_function_that_does_more_than_compute_is_neither_kept_nor_loaded(
         kept.made(weights)
 
 
-@pytest.mark.slow
 def test_a_class_outside_the_libraries_is_refused_whatever_it_is() -> None:
     kept, weights = Estimator.of(LogisticRegression())
     for name in (

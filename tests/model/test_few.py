@@ -34,6 +34,7 @@ LAYERS: st.SearchStrategy[Layer] = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     layers=st.lists(LAYERS, max_size=4).map(tuple),
     slots=st.lists(st.integers(3, 9), max_size=2).map(tuple),

@@ -40,6 +40,7 @@ def untrained(folder: Path, architecture: Architecture, *, seed: int = 0) -> tup
     return Model(network=architecture, weights=weights, encoding=encoding, signature=signature), table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture", [mlp((128, 64), dropout=0.5), BLOCKS, mlp(())], ids=["mlp", "blocks", "linear"]
 )

@@ -32,6 +32,7 @@ def test_the_text_makes_the_network_with_all_that_its_module_gives_it(network: A
     assert type(made) is not type(wanted)
 
 
+@pytest.mark.slow
 def test_arguments_travel_as_json() -> None:
     recorded = Recorded.of(partial(Gated, width=5))
     assert recorded.arguments == '{"width":5}'

@@ -140,6 +140,7 @@ spaces = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(spaces, st.randoms(use_true_random=False))
 def test_pinning_some_values_and_choosing_the_rest_makes_what_choosing_all_makes(whole: Any, rng: Any) -> None:
     chosen: dict[str, Any] = {}

@@ -50,6 +50,7 @@ def drawn(seed: int) -> Architecture:
             return found
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_what_a_space_makes_is_an_architecture_that_json_holds_and_the_builder_builds(seed: int) -> None:
     architecture = drawn(seed)
@@ -70,6 +71,7 @@ def cells(draw: Any) -> Cell:
         return Cell(edges=(*edges, Edge(source=0, target=max(j for _, j in chosen))))
 
 
+@pytest.mark.slow
 @given(cells())
 def test_a_cell_computes_what_its_nodes_say(cell: Cell) -> None:
     torch.manual_seed(0)
@@ -93,6 +95,7 @@ def test_a_cell_computes_what_its_nodes_say(cell: Cell) -> None:
     assert used == set(module.edges)
 
 
+@pytest.mark.slow
 @given(cells(), st.randoms(use_true_random=False))
 def test_cells_that_differ_in_the_order_of_their_nodes_or_by_dead_ends_are_one_network(cell: Cell, rng: Any) -> None:
     last = max(edge.target for edge in cell.edges)

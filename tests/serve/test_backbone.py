@@ -210,6 +210,7 @@ def test_an_answer_of_another_number_of_rows_is_no_answer() -> None:
     run(test)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=5), min_size=1, max_size=20),
     st.integers(1, 3),

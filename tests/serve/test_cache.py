@@ -37,6 +37,7 @@ def seen(row: tuple[Any, ...]) -> tuple[object, ...]:
     return tuple(None if value is None or value != value else (type(value), repr(value)) for value in row)
 
 
+@pytest.mark.slow
 @given(st.data(), st.integers(0, 4))
 def test_two_rows_have_one_key_if_and_only_if_no_model_can_tell_them_apart(data: st.DataObject, width: int) -> None:
     rows = st.tuples(*[VALUES] * width)
@@ -44,6 +45,7 @@ def test_two_rows_have_one_key_if_and_only_if_no_model_can_tell_them_apart(data:
     assert (key_of(one) == key_of(other)) == (seen(one) == seen(other))
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, min_size=1, max_size=4), st.integers(0, 3), VALUES)
 def test_one_other_value_makes_another_key(row: list[Any], place: int, value: Any) -> None:
     changed = [*row]
@@ -66,6 +68,7 @@ def test_text_does_not_move_between_columns() -> None:
     assert key_of(("ab", "c")) != key_of(("a", "bc"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES)))
 def test_the_keys_of_many_rows_are_those_of_each(rows: list[tuple[Any, ...]]) -> None:
     columns = [[row[i] for row in rows] for i in range(3)]

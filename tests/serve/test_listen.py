@@ -50,6 +50,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
             Listen(tls=str(tmp_path / "x.pem")).trust()
 
 
+@pytest.mark.slow
 def test_plain_http_is_no_tls_and_silence_is_told() -> None:
     with hook() as server:
         assert not spoken(server.url)

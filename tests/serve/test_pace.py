@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def busy(pace: Pace, calls: int, call_s: float, row_s: float) -> list[int]:
 PACES = [st.floats(0.0, 0.02), st.floats(1e-6, 0.02)]
 
 
+@pytest.mark.slow
 @given(*PACES)
 def test_a_busy_server_gets_calls_that_end_in_time_and_as_large_as_they_may_be(call_s: float, row_s: float) -> None:
     pace = paced()
@@ -37,6 +39,7 @@ def test_a_busy_server_gets_calls_that_end_in_time_and_as_large_as_they_may_be(c
     assert min(sizes) >= 1
 
 
+@pytest.mark.slow
 @given(*PACES, st.floats(2.0, 20.0))
 def test_a_server_that_becomes_slower_gets_smaller_calls_after_few(call_s: float, row_s: float, slower: float) -> None:
     pace = paced()

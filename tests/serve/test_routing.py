@@ -26,6 +26,7 @@ def challenged(share: float) -> set[str]:
     return {unit for unit in UNITS if assign(table(share), unit).arm.name == "challenger"}
 
 
+@pytest.mark.slow
 def test_the_share_of_an_arm_is_the_share_of_the_units_that_it_gets() -> None:
     assert len(challenged(0.10)) / len(UNITS) == pytest.approx(0.10, abs=0.01)
 
@@ -51,6 +52,7 @@ def test_one_arm_needs_no_hash_and_gives_what_the_hash_would(units: list[str]) -
     assert assign_all(GOLD_ONLY, units) == [assign(GOLD_ONLY, unit) for unit in units]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text()), st.floats(0, 1))
 def test_assigning_many_is_assigning_each(units: list[str], share: float) -> None:
     assert assign_all(table(share), units) == [assign(table(share), unit) for unit in units]

@@ -35,6 +35,7 @@ def test_another_key_opens_nothing(key: bytes, other: bytes, values: tuple[Any, 
     assert unseal(key, blob, len(values) + 1) is None
 
 
+@pytest.mark.slow
 @given(KEYS, VALUES, st.data())
 def test_one_changed_byte_or_a_lost_one_opens_nothing(key: bytes, values: tuple[Any, ...], data: st.DataObject) -> None:
     blob = seal(key, values)

@@ -137,6 +137,7 @@ def test_several_that_read_at_once_all_see_everything_once(features: FeatureStor
     assert found[0].height == features.dataset("predictions.late").rows == 8
 
 
+@pytest.mark.slow
 def test_views_and_statistics_are_made_of_it_as_of_any_source(features: FeatureStore, tmp_path: Path) -> None:
     write(tmp_path, rows(0, 50, shop="s1", arm="gold"), "a")
     land(features, tmp_path)

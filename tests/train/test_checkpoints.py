@@ -38,6 +38,7 @@ def filled(folder: Path) -> Checkpoints:
     return checkpoints
 
 
+@pytest.mark.slow
 @given(plain)
 def test_any_nesting_of_plain_values_comes_back(state: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}

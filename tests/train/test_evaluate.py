@@ -20,6 +20,7 @@ def _arrays(pairs: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([y for y, _ in pairs], dtype=float), np.array([p for _, p in pairs])
 
 
+@pytest.mark.slow
 @given(_PAIRS)
 def test_auc_is_the_share_of_pairs_in_the_right_order(pairs: list[tuple[int, float]]) -> None:
     y, p = _arrays(pairs)
@@ -46,6 +47,7 @@ def test_no_constant_beats_the_base(pairs: list[tuple[int, float]]) -> None:
     assert evaluate.base_log_loss(y) <= evaluate.log_loss(y, np.full(len(y), p[0])) + 1e-12
 
 
+@pytest.mark.slow
 @given(_PAIRS)
 def test_calibration_bins_hold_every_row_once(pairs: list[tuple[int, float]]) -> None:
     y, p = _arrays(pairs)

@@ -95,6 +95,7 @@ def test_a_finished_run_tells_version_metrics_and_seconds(tmp_path: Path) -> Non
     assert message.facts["seconds"] == trained.seconds
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_tells_where_and_what_to_do(tmp_path: Path) -> None:
     memory, metadata = InMemoryNotifier(), InMemoryMetadata()
     with pytest.raises(InvalidInput, match="diverged"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def test_checkpoints_cost_no_more_than_their_share() -> None:
     assert pace.due_at_end(seconds=0.5, cost_s=0.01)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300), st.floats(1e-4, 1.0), st.integers(0, 40))
 def test_a_crash_at_any_step_repeats_no_more_than_it_may(limit: int, step_s: float, write_steps: int) -> None:
     """A run as `Session` drives it, whose checkpoints take `write_steps` to be durable unless it waits for them."""

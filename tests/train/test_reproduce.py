@@ -47,6 +47,7 @@ def again(version: ModelVersion, home: Path, metadata: InMemoryMetadata, science
     return reproduce(version, science=science, metadata=metadata, home=home, clock=CLOCK, progress=Silent(), code=home)
 
 
+@pytest.mark.slow
 def test_the_record_is_enough_and_nothing_is_registered(tmp_path: Path) -> None:
     metadata = InMemoryMetadata()
     version = trained(tmp_path, metadata)
@@ -59,6 +60,7 @@ def test_the_record_is_enough_and_nothing_is_registered(tmp_path: Path) -> None:
     assert metadata.run(found.run_id)["status"] == "FINISHED"
 
 
+@pytest.mark.slow
 def test_weights_that_differ_are_measured_and_what_changed_since_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +87,7 @@ def other(raw: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return bce(raw, labels) * 2
 
 
+@pytest.mark.slow
 def test_code_of_the_user_has_to_be_given_again_and_to_be_the_same(tmp_path: Path) -> None:
     metadata, science = InMemoryMetadata(), Science(network=mlp((16,)), loss=bce)
     version = trained(tmp_path, metadata, science)

@@ -148,6 +148,7 @@ def test_a_broken_checkpoint_is_skipped_and_the_run_is_still_the_same(tmp_path: 
     assert same(undisturbed, found)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_checkpoint_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = work(tmp_path, recovery=Recovery(steps=16))
     undisturbed, listening = whole(one), Listening()
@@ -179,6 +180,7 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path: Path) -
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_and_patience_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 0.4, 0.45, 0.41, 0.3])
     judged = judge.Judge.judged
@@ -291,6 +293,7 @@ def test_a_network_that_is_no_module_is_refused(tmp_path: Path) -> None:
         run(work(tmp_path, science=Science(network=lambda shape: 3)))  # type: ignore[arg-type,return-value]
 
 
+@pytest.mark.slow
 def test_accumulated_parts_move_the_weights_as_one_batch_does(tmp_path: Path) -> None:
     plain = Science(network=mlp((16,)))
     results = [

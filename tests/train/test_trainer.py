@@ -103,6 +103,7 @@ def test_the_metrics_are_those_of_the_kept_weights(tmp_path: Path) -> None:
     assert log_loss == pytest.approx(trained.metrics["log_loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_same_run_again_is_the_same_version(tmp_path: Path) -> None:
     metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
     first, second = run(data, tmp_path, metadata), run(data, tmp_path, metadata)
@@ -165,6 +166,7 @@ def test_a_run_that_ends_early_is_recorded_and_leaves_no_artifact(
     assert metadata.names() == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_in_the_same_call_and_is_one_run(tmp_path: Path) -> None:
     metadata, data = InMemoryMetadata(), learnable(tmp_path / "data")
     whole = run(data, tmp_path / "whole", InMemoryMetadata())
@@ -199,6 +201,7 @@ def test_what_failed_goes_on_and_what_can_never_end_well_begins_anew(tmp_path: P
         assert len(metadata._runs) == count
 
 
+@pytest.mark.slow
 def test_epochs_that_nobody_was_there_to_record_are_recorded_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +253,7 @@ def test_a_metadata_store_that_is_away_for_a_while_costs_nothing(
     assert sum(note.startswith("waiting for the metadata store, 180 s at most") for note in listening.notes) >= 2
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_run_and_the_same_call_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from tests.train.search.support import LOSS, PLAN, Dying, Killed, opened, search
 STRATEGIES = [Tpe(startup=5), Random(), Grid(per_range=2), Evolution(population=8, sample=3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
 def test_killed_at_any_write_the_search_goes_on_as_if_nothing_had_been(
@@ -133,6 +134,7 @@ def test_what_was_tried_is_not_tried_again_and_a_space_that_is_empty_ends_the_se
     assert searched(tmp_path / "j", plan, lambda made, trial: made["a"]) == found
 
 
+@pytest.mark.slow
 def test_a_candidate_over_a_limit_never_becomes_a_trial(tmp_path: Path) -> None:
     def check(made: Mapping[str, Any]) -> str | None:
         return f"rate {made['rate']:.3g}, more than 0.01" if made["rate"] > 0.01 else None
@@ -150,6 +152,7 @@ def test_a_target_that_is_reached_ends_the_search(tmp_path: Path) -> None:
     assert [trial.values for trial in found] == [(5.0,), (4.0,), (3.0,)]
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_a_search_that_had_ended(tmp_path: Path) -> None:
     few = searched(tmp_path / "j", replace(PLAN, trials=7))
     more = searched(tmp_path / "j", replace(PLAN, trials=12))

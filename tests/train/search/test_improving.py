@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 import mlplat
 from mlplat import space
@@ -53,6 +52,8 @@ def test_a_deployed_models_learning_rate_is_tuned_from_its_record(platform: mlpl
 def test_an_estimators_parameters_are_tuned_and_wrong_ones_are_named(
     platform: mlplat.Platform, data: TrainingSet
 ) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     trees = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype", random_state=0)
     model = platform.train(trees, data, settings=SETTINGS)
     found = platform.tune(model, max_iter=space.integer(5, 40), trials=2)

@@ -22,6 +22,7 @@ def filled(path: Path) -> JournalStorage:
     return storage
 
 
+@pytest.mark.slow
 def test_wherever_a_kill_cut_the_last_line_the_journal_reads_and_goes_on(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     filled(whole)

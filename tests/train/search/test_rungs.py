@@ -15,6 +15,7 @@ from mlplat.train.search.rungs import Rungs
 VALUES = st.floats(-5, 5) | st.just(math.nan)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 9), VALUES), max_size=30),
     st.integers(1, 3),
