@@ -3,24 +3,16 @@ provider, its router and its ledger are those of a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks._burst.simulated import config
 from benchmarks._figures import Figures, Scene
-from mlplat.cluster.hosts import Hosts
-from mlplat.cluster.ledger import MachineLedger
-from mlplat.cluster.router import OWN, SETTLE_S, Router
-from mlplat.cluster.site import Site
-from mlplat.cluster.spec import parse
+from mlplat.cluster.router import SETTLE_S
 from mlplat.errors import Unavailable
-from mlplat.testing.clock import ManualClock
-from mlplat.testing.cloud import MadeUpCloud
+from mlplat.testing.lab import Lab
 
+CLOUD = "cloud.gpu"
 WORKER = {"ray-node-type": "worker"}
 FAULTS = ["", "none", "fewer", "throttled", "lost", "lost, made"]
 
@@ -28,39 +20,11 @@ FAULTS = ["", "none", "fewer", "throttled", "lost", "lost, made"]
 class _Killed(BaseException): ...
 
 
-class _Head:
-    """What outlives heads, and one that may be started again."""
-
-    def __init__(self, folder: Path, **budget: float) -> None:
-        folder.mkdir()
-        self.spec = parse(config({}, str(folder / "machines.db"), **budget))
-        self.kind = self.spec.types["cloud.gpu"]
-        self.clock, self.cloud = ManualClock(datetime(2026, 6, 15, 12, tzinfo=UTC)), MadeUpCloud()
-        self._launches = count()
-        self.ledger = MachineLedger(self.spec.ledger, self.spec.cluster)
-        self.router = self.start()
-
-    def start(self) -> Router:
-        self.ledger.close()
-        self.ledger = MachineLedger(self.spec.ledger, self.spec.cluster)
-        sites: Mapping[str, Site] = {"cloud": self.cloud, OWN: Hosts({}, lambda host: True, self.clock)}
-        self.router = Router(
-            self.spec.cluster,
-            self.spec.budget,
-            sites,
-            self.ledger,
-            self.clock,
-            lambda: f"launch-{next(self._launches)}",
-            lambda said: None,
-        )
-        return self.router
-
-
 def leaked(scene: Scene) -> Figures:
     """Launches that fail in every way, and heads that are killed before and after whatever a cloud does: what is there at the end
     and nobody knows of, and what is written down and is not there."""
     launches, draw = scene.size(1_000, 40), Random(8)
-    head = _Head(scene.folder / "leaked")
+    head = Lab(scene.folder)
     kills = failed = 0
 
     def hook(where: str) -> None:
@@ -74,7 +38,7 @@ def leaked(scene: Scene) -> Figures:
         head.cloud.away, head.cloud.hides = draw.random() < 0.05, draw.random() < 0.1
         there = sorted(head.cloud.there())
         try:
-            failed += head.router.create(head.kind, WORKER, draw.randint(1, 4)).missing > 0
+            failed += head.router.create(head.spec.types[CLOUD], WORKER, draw.randint(1, 4)).missing > 0
             if len(there) > 20:
                 head.router.terminate(draw.sample(there, 15), lambda tags: False)
             if number % 3 == 0:
@@ -101,12 +65,12 @@ def over_budget(scene: Scene) -> Figures:
     """A cluster that wants more than there is money for, for two days, and whose head is restarted all the time: the most that
     was spent beyond the cap of a day or an hour, in machines of the largest launch."""
     draw = Random(9)
-    head = _Head(scene.folder / "budget", per_hour=5.0, per_day=60.0)
-    offer = head.kind.offers[0]
+    head = Lab(scene.folder, per_hour=5.0, per_day=60.0)
+    offer = head.spec.types[CLOUD].offers[0]
     began: dict[str, datetime] = {}
     spent: list[tuple[datetime, datetime]] = []
     for _ in range(scene.size(2_000, 60)):
-        head.router.create(head.kind, WORKER, draw.randint(1, 4))
+        head.router.create(head.spec.types[CLOUD], WORKER, draw.randint(1, 4))
         for name in head.cloud.there() - began.keys():
             began[name] = _now(head)
         if draw.random() < 0.3:
@@ -128,7 +92,7 @@ def over_budget(scene: Scene) -> Figures:
     return Figures(ours=max(0.0, worst) / (4 * offer.price), note=f"{len(spent)} machines bought")
 
 
-def _now(head: _Head) -> datetime:
+def _now(head: Lab) -> datetime:
     return datetime.fromtimestamp(head.clock.now_us() / 1e6, tz=UTC)
 
 
@@ -148,12 +112,12 @@ def _worst(spent: list[tuple[datetime, datetime]], price: float, window: timedel
 
 def spot_exhausted(scene: Scene) -> Figures:
     """No zone has spot machines: how often Ray must ask the provider until there is one on demand."""
-    head = _Head(scene.folder / "spot")
+    head = Lab(scene.folder)
     head.cloud.capacity = {"a": 0, "b": 0}
     calls, names = 0, ()
     while not names and calls < 100:
         calls += 1
-        names = head.router.create(head.kind, WORKER, 1).names
+        names = head.router.create(head.spec.types[CLOUD], WORKER, 1).names
     offers: list[Any] = [row.offer for row in head.ledger.open()]
     head.ledger.close()
     return Figures(ours=float(calls), wrong="" if offers == ["on demand"] else f"it bought {offers}")

@@ -19,61 +19,23 @@ from benchmarks._burst.traces import traces
 from benchmarks._figures import Figures, Scene
 from mlplat.cluster.simulation import simulate
 from mlplat.cluster.world import Arrival, Outcome, Settings
+from mlplat.testing import lab
 
 OWN_GPUS = 8
 SETTINGS = Settings(boot_s=120.0, checkpoint_s=5.0, restart_s=60.0)
-COMMANDS = ("setup", "head_setup", "worker_setup", "initialization", "head_start_ray", "worker_start_ray")
 OURS: Mapping[str, Any] = {"wait_s": 3_600}
 
 
 def config(burst: Mapping[str, Any], ledger: str = "", **budget: float) -> dict[str, Any]:
     """Two own machines of four GPUs; bought ones of one GPU each, from spot in two zones and then on demand, given back after
     half a minute."""
-    return {
-        "cluster_name": "simulated",
-        "max_workers": 202,
-        "upscaling_speed": 100,
-        "provider": {
-            "type": "external",
-            "module": "mlplat.cluster.Provider",
-            "ledger": ledger,
-            "sites": {"cloud": {"type": "made up"}},
-            "budget": budget,
-            "burst": dict(burst),
-        },
-        "auth": {},
-        "file_mounts": {},
-        "cluster_synced_files": [],
-        "rsync_exclude": [],
-        "rsync_filter": [],
-        "head_node_type": "head",
-        "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {"hosts": ["h0"]}, "max_workers": 0},
-            "onprem.gpu": {
-                "resources": {"CPU": 32, "GPU": 4},
-                "labels": {"site": "onprem"},
-                "node_config": {"hosts": ["h1", "h2"]},
-                "min_workers": 2,
-                "max_workers": 2,
-                "priority": 100,
-            },
-            "cloud.gpu": {
-                "resources": {"CPU": 8, "GPU": 1},
-                "labels": {"site": "cloud"},
-                "node_config": {
-                    "offers": [
-                        {"name": "spot a", "site": "cloud", "price": 1.0, "spot": True, "node": {"zone": "a"}},
-                        {"name": "spot b", "site": "cloud", "price": 1.1, "spot": True, "node": {"zone": "b"}},
-                        {"name": "on demand", "site": "cloud", "price": 3.0, "node": {"zone": "any"}},
-                    ]
-                },
-                "min_workers": 0,
-                "max_workers": 200,
-                "idle_timeout_s": 30,
-            },
-        },
-        **{f"{name}_commands": [] for name in COMMANDS},
-    }
+    given = lab.config(ledger, **budget)
+    given["max_workers"] = 202
+    given["provider"]["burst"] = dict(burst)
+    types = given["available_node_types"]
+    types["onprem.gpu"]["resources"] = {"CPU": 32, "GPU": 4}
+    types["cloud.gpu"] |= {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 200, "idle_timeout_s": 30}
+    return given
 
 
 def run(

@@ -16,7 +16,7 @@ from mlplat.cluster._ray.provider import head_tags
 from mlplat.cluster.hosts import Hosts
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, Router
-from mlplat.cluster.scaler import Alive, Ask
+from mlplat.cluster.scaler import Alive, Ask, head_of
 from mlplat.cluster.spec import parse
 from mlplat.cluster.world import Machines, SetClock
 
@@ -38,7 +38,7 @@ def tick(scene: Scene) -> Figures:
     router = Router(spec.cluster, spec.budget, sites, ledger, clock, lambda: str(next(launches)), lambda said: None)
     provider = Wired(router, sites)
     scaler = Autoscaler(given, provider, clock, lambda machine, idle: True)
-    head = Alive(machine="h0", kind="head", total={"node:__internal_head__": 1.0}, free={"node:__internal_head__": 1.0})
+    head = head_of("h0", "head")
     want = [Ask(each={"CPU": 8.0, "GPU": 1.0}, labels={"site": "cloud"}, count=nodes)]
     shown = [head]
     with patch.object(ray_config, "AUTOSCALER_MAX_CONCURRENT_LAUNCHES", nodes):  # ten, which would take minutes

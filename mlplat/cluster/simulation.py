@@ -13,9 +13,9 @@ from mlplat.clock import US_PER_S
 from mlplat.cluster.hosts import Hosts
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, TYPE, Router
-from mlplat.cluster.scaler import Alive, Ask
+from mlplat.cluster.scaler import Alive, Ask, head_of
 from mlplat.cluster.site import Site
-from mlplat.cluster.spec import NodeType, parse
+from mlplat.cluster.spec import NodeType, Spec, parse
 from mlplat.cluster.world import Arrival, Bought, Lost, Machines, Outcome, Ran, SetClock, Settings
 from mlplat.jobs.burst import Bursting, budget_us, own_nodes
 from mlplat.jobs.cloud import NODE, Cloud, selector
@@ -67,34 +67,20 @@ class _Run:
         from_us: int,
         say: Callable[[str], None],
     ) -> None:
-        from mlplat.cluster._ray.autoscaler import Autoscaler, Wired
-        from mlplat.cluster._ray.provider import head_tags
-
         spec = parse(config)
         self.types, self.head = spec.types, spec.head
         self.rules, self.settings, self.cloud = rules, settings, cloud or spec.cloud
-        self.own = own_nodes(self.cloud, self.rules)
+        self.own, self.bought = own_nodes(self.cloud, self.rules), {kind.name for kind in self.cloud.kinds}
         self.clock = SetClock(from_us)
         self.ledger = MachineLedger(ledger, spec.cluster)
         self.sites = {name: Machines(name, capacity) for name in config["provider"]["sites"]}
-        for site in self.sites.values():
-            site.made = self._made
-        host = (spec.types[spec.head].hosts or ("head",))[0]
-        hosts = Hosts({host: head_tags({"host": host, "type": spec.head})}, lambda host: True, self.clock)
-        self.hosts = hosts
-        numbers = count()
-        sites: dict[str, Site] = {**self.sites, OWN: hosts}
-        router = self.router = Router(
-            spec.cluster, spec.budget, sites, self.ledger, self.clock, lambda: f"launch-{next(numbers)}", say
-        )
-        shown = {**config, "provider": {**config["provider"], "disable_node_updaters": True}}
-        self.autoscaler = Autoscaler(shown, Wired(router, sites), self.clock, self._drained)
-        self.bought = {kind.name for kind in self.cloud.kinds}
+        self._wire(spec, config, say)
         self.idle_s = {
             name: float(given.get("idle_timeout_s", config.get("idle_timeout_minutes", 0) * 60))
             for name, given in config["available_node_types"].items()
         }
-        self._limited = None is not (spec.budget.per_hour or spec.budget.per_day or spec.budget.per_month)
+        limits = (spec.budget.per_hour, spec.budget.per_day, spec.budget.per_month)
+        self._limited = any(limit is not None for limit in limits)
         self._watching = False
         self._vain = 0
         self.outcome = Outcome()
@@ -119,6 +105,23 @@ class _Run:
             self._at(arrival.job.submitted_us, lambda job=arrival.job: self._arrived(job))  # type: ignore[misc]
         for loss in losses:
             self._at(loss.at_us, lambda loss=loss: self._lost(loss))  # type: ignore[misc]
+
+    def _wire(self, spec: Spec, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        """The provider over the made-up sites, and Ray's autoscaler over the provider."""
+        from mlplat.cluster._ray.autoscaler import Autoscaler, Wired
+        from mlplat.cluster._ray.provider import head_tags
+
+        for site in self.sites.values():
+            site.made = self._made
+        host = (spec.types[spec.head].hosts or ("head",))[0]
+        self.hosts = Hosts({host: head_tags({"host": host, "type": spec.head})}, lambda host: True, self.clock)
+        sites: dict[str, Site] = {**self.sites, OWN: self.hosts}
+        numbers = count()
+        self.router = Router(
+            spec.cluster, spec.budget, sites, self.ledger, self.clock, lambda: f"launch-{next(numbers)}", say
+        )
+        shown = {**config, "provider": {**config["provider"], "disable_node_updaters": True}}
+        self.autoscaler = Autoscaler(shown, Wired(self.router, sites), self.clock, self._drained)
 
     def through(self) -> Outcome:
         for _ in range(3):  # own machines are there before any work is
@@ -374,13 +377,7 @@ class _Run:
                 held = used.setdefault(name, {})
                 for what, amount in record.job.each:
                     held[what] = held.get(what, 0.0) + amount * number
-        head = Alive(
-            machine=(self.types[self.head].hosts or ("head",))[0],
-            kind=self.head,
-            total={"node:__internal_head__": 1.0},
-            free={"node:__internal_head__": 1.0},
-        )
-        shown = [head]
+        shown = [head_of((self.types[self.head].hosts or ("head",))[0], self.head)]
         for name, node in self.nodes.items():
             idle_us = self.idle_us.get(name)
             held = used.get(name, {})

@@ -121,18 +121,7 @@ def turn(
     ]  # the others are Ray's to place, or do not hold what they had yet
     for admit in admits:
         after[admit.job.id] = after[admit.job.id].given(admit.placed, backfill=admit.backfill, now_us=now_us)
-    for job_id, reason in _stops(mine, away, after):
-        after[job_id] = after[job_id].asked("queued", reason, now_us=now_us)
-    for lease in away.sent:
-        reason = "it makes room on own machines for a larger job, and goes to bought ones"
-        after[lease.job.id] = replace(after[lease.job.id].asked("queued", reason, now_us=now_us), left_us=now_us)
-    for job_id, record in after.items():
-        if (
-            record.state == "queued"
-            and record.left_us
-            and now_us - record.left_us > (rules.grace_s + LEAVE_S) * US_PER_S
-        ):
-            after[job_id] = replace(record, left_us=0)
+    _stop(mine, away, after, rules, now_us)
     begun = [after[admit.job.id].held() for admit in mine.admits if admit.job.id in after]
     for by, share in shares_of(own(pools) if seen.cloud else pools, rules.tenants, begun, rules.policy).items():
         usage = usage.begun(by, share * rules.policy.entry_s)
@@ -177,12 +166,22 @@ def _planned(
     return found, burst(seen.cloud, mine, found, there, away, waited_us, leaving, rules, now_us=now_us)
 
 
-def _stops(mine: Plan, away: Bursting, records: Mapping[str, Record]) -> Iterator[tuple[str, str]]:
+def _stop(mine: Plan, away: Bursting, after: dict[str, Record], rules: Rules, now_us: int) -> None:
+    """Who gives way to others, goes back to own machines or leaves them; and who left them in vain may have them again."""
     for evict in (*mine.evictions, *away.evictions):
-        whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in records else "what is outside of the queue"
-        yield evict.lease.job.id, f"stopped for {whom}: {evict.reason}"
+        whom = f"{evict.by.id} of {evict.by.tenant!r}" if evict.by.id in after else "what is outside of the queue"
+        reason, job_id = f"stopped for {whom}: {evict.reason}", evict.lease.job.id
+        after[job_id] = after[job_id].asked("queued", reason, now_us=now_us)
     for lease in away.back:
-        yield lease.job.id, away.why or "it goes back to own machines, which are free for it"
+        reason, job_id = away.why or "it goes back to own machines, which are free for it", lease.job.id
+        after[job_id] = after[job_id].asked("queued", reason, now_us=now_us)
+    for lease in away.sent:
+        reason, job_id = "it makes room on own machines for a larger job, and goes to bought ones", lease.job.id
+        after[job_id] = replace(after[job_id].asked("queued", reason, now_us=now_us), left_us=now_us)
+    too_long_us = (rules.grace_s + LEAVE_S) * US_PER_S
+    for job_id, record in after.items():
+        if record.state == "queued" and record.left_us and now_us - record.left_us > too_long_us:
+            after[job_id] = replace(record, left_us=0)
 
 
 def _advanced(record: Record, seen: Seen, rules: Rules, now_us: int) -> Record:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mlplat.cli.cluster import app
 from mlplat.cluster.trace import read
 from mlplat.errors import InvalidInput
-from tests.cluster.support import config
+from mlplat.testing.lab import config
 
 
 def checked(file: Path, *options: str) -> Any:

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.cluster.support import config
+from mlplat.testing.lab import config
 
 pytestmark = pytest.mark.slow
 

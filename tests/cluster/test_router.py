@@ -12,7 +12,7 @@ import pytest
 
 from mlplat.cluster.router import OWN, SETTLE_S
 from mlplat.errors import Unavailable
-from tests.cluster.support import Lab
+from mlplat.testing.lab import Lab
 
 SETTLED = timedelta(seconds=SETTLE_S + 1)
 WORKER = {"ray-node-type": "worker"}

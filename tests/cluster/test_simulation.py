@@ -11,7 +11,7 @@ import pytest
 from mlplat.cluster.simulation import simulate
 from mlplat.cluster.world import Arrival, Lost, Outcome, Settings
 from mlplat.jobs.job import Job
-from tests.cluster.support import config
+from mlplat.testing.lab import config
 
 pytestmark = pytest.mark.slow
 US = 1_000_000

@@ -11,7 +11,7 @@ import yaml
 from mlplat.cluster.check import checked
 from mlplat.cluster.spec import Budget, parse, problems
 from mlplat.errors import InvalidInput, NotFound
-from tests.cluster.support import config
+from mlplat.testing.lab import config
 
 
 def at(config: Any, path: str) -> tuple[Any, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from mlplat.cluster.hosts import Hosts
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, Router
+from mlplat.cluster.site import Site
 from mlplat.cluster.spec import Spec, parse
 from mlplat.testing.clock import ManualClock
 from mlplat.testing.cloud import MadeUpCloud
@@ -85,7 +86,7 @@ class Lab:
             row.machine: dict(row.tags) for row in self.ledger.open() if row.site == OWN and row.machine is not None
         }
         hosts = Hosts(tags, lambda host: host not in self.silent, self.clock)
-        sites = {"cloud": self.cloud, OWN: hosts}
+        sites: dict[str, Site] = {"cloud": self.cloud, OWN: hosts}
         self.router = Router(
             self.spec.cluster,
             self.spec.budget,
