@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -106,9 +105,6 @@ def guard(
         raise InvalidInput(f"--lease {lease:g}: must be above 0")
     clock = SystemClock()
 
-    def ended() -> None:
-        subprocess.run(shlex.split(end), check=True)
-
     guards.run(
         head,
         port,
@@ -116,7 +112,7 @@ def guard(
         every_s=EVERY_S,
         notice=guards.notice_of(cloud, clock),
         drain=lambda seconds: guards.drained(head, port, seconds),
-        end=ended,
+        end=lambda: guards.ran(shlex.split(end), timeout_s=60),
         clock=clock,
         wait=sleep,
     )

@@ -4,21 +4,21 @@ forgotten, and tells the head when the cloud is about to take the machine away, 
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from mlplat.clock import US_PER_S, Clock
+from mlplat.cluster.hosts import answers
 from mlplat.errors import InvalidInput
 
 ASK_S = 2.0
-"""The longest that a head or a cloud's metadata service may take to answer."""
+"""The longest that a cloud's metadata service may take to answer."""
 GCP_NOTICE_S = 30.0
 Notice = Callable[[], float | None]
 """Seconds until the machine is taken away; None: nobody says so."""
@@ -59,29 +59,20 @@ def run(
     every_s: float,
     notice: Notice,
     drain: Callable[[float], bool],
-    end: Callable[[], None],
+    end: Callable[[], bool],
     clock: Clock,
     wait: Callable[[float], None],
 ) -> None:
-    """Until the machine has been ended. `drain` says whether the head took it."""
-    watch = Watch(heard_s=clock.elapsed_s())
+    """Until the machine has been ended. `drain` says whether the head took it, `end` whether the machine ends: if not, each is
+    tried again."""
+    watch, alive = Watch(heard_s=clock.elapsed_s()), answers(port)
     while True:
-        asked = step(watch, heard=answers(head, port), notice_s=notice(), lease_s=lease_s, now_s=clock.elapsed_s())
-        watch, do = asked
-        if do.end:
-            end()
+        watch, do = step(watch, heard=alive(head), notice_s=notice(), lease_s=lease_s, now_s=clock.elapsed_s())
+        if do.end and end():
             return
         if do.drain is not None:
             watch = replace(watch, told=drain(do.drain))
         wait(every_s)
-
-
-def answers(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=ASK_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def drained(head: str, port: int, seconds: float, *, node: str | None = None) -> bool:
@@ -90,7 +81,15 @@ def drained(head: str, port: int, seconds: float, *, node: str | None = None) ->
     command += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=its cloud takes the machine away"]
     command += [f"--deadline-remaining-seconds={max(1, round(seconds))}"]
     command += [] if node is None else [f"--node-id={node}"]
-    return subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    return ran(command, timeout_s=60)
+
+
+def ran(command: Sequence[str], *, timeout_s: float) -> bool:
+    """Whether a command did what it is for."""
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL, timeout=timeout_s).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def notice_of(cloud: str | None, clock: Clock, base: str = "") -> Notice:
@@ -101,15 +100,21 @@ def notice_of(cloud: str | None, clock: Clock, base: str = "") -> Notice:
     cloud.google.com/compute/docs/instances/create-use-preemptible. Azure:
     learn.microsoft.com/azure/virtual-machines/linux/scheduled-events.
     """
-    if cloud == "aws":
-        return lambda: _aws(base or "http://169.254.169.254", clock)
-    if cloud == "gcp":
-        return lambda: _gcp(base or "http://metadata.google.internal")
-    if cloud == "azure":
-        return lambda: _azure(base or "http://169.254.169.254", clock)
-    if cloud is not None:
-        raise InvalidInput(f"--cloud {cloud}: is none of aws, gcp, azure")
-    return lambda: None
+    asks = {"aws": (_aws, "http://169.254.169.254"), "gcp": (_gcp, "http://metadata.google.internal")}
+    asks["azure"] = (_azure, "http://169.254.169.254")
+    if cloud is None:
+        return lambda: None
+    if cloud not in asks:
+        raise InvalidInput(f"--cloud {cloud}: is none of {', '.join(asks)}")
+    ask, own = asks[cloud]
+
+    def notice() -> float | None:
+        try:
+            return ask(base or own, clock)
+        except (ValueError, KeyError, TypeError):  # what is no answer is no notice: the lease goes on
+            return None
+
+    return notice
 
 
 def _aws(base: str, clock: Clock) -> float | None:
@@ -118,7 +123,7 @@ def _aws(base: str, clock: Clock) -> float | None:
     return _until(json.loads(said)["time"], clock) if said else None
 
 
-def _gcp(base: str) -> float | None:
+def _gcp(base: str, clock: Clock) -> float | None:
     said = _ask(f"{base}/computeMetadata/v1/instance/preempted", {"Metadata-Flavor": "Google"})
     return GCP_NOTICE_S if said == "TRUE" else None
 
@@ -127,7 +132,8 @@ def _azure(base: str, clock: Clock) -> float | None:
     said = _ask(f"{base}/metadata/scheduledevents?api-version=2020-07-01", {"Metadata": "true"})
     for event in json.loads(said)["Events"] if said else ():
         if event["EventType"] == "Preempt":
-            return _until(parsedate_to_datetime(event["NotBefore"]).isoformat(), clock)
+            begins = event["NotBefore"]  # empty: it has begun
+            return _until(parsedate_to_datetime(begins).isoformat(), clock) if begins else 0.0
     return None
 
 

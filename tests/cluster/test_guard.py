@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from mlplat.cluster.guard import GCP_NOTICE_S, Do, Watch, notice_of, run, step
+from mlplat.cluster.guard import GCP_NOTICE_S, Do, Watch, notice_of, ran, run, step
 from mlplat.testing.clock import ManualClock
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_a_machine_that_is_taken_away_is_drained_as_soon_as_its_head_hears_that_
 
 
 def test_it_goes_on_until_the_head_is_gone() -> None:
-    clock, done, tries = ManualClock(NOW), [], iter([False, True])
+    clock, done, tries, ends = ManualClock(NOW), [], iter([False, True]), iter([False, True])
     with socket.create_server(("127.0.0.1", 0)) as head:
         looks = iter(range(10_000))
 
@@ -50,17 +50,21 @@ def test_it_goes_on_until_the_head_is_gone() -> None:
             done.append(f"drain {seconds:g}")
             return next(tries)
 
+        def end() -> bool:
+            done.append("end")
+            return next(ends)
+
         run(
             *head.getsockname(),
             lease_s=600,
             every_s=5,
             notice=lambda: 120.0,
             drain=drain,
-            end=lambda: done.append("end"),
+            end=end,
             clock=clock,
             wait=wait,
         )
-    assert done == ["drain 120", "drain 120", "end"]
+    assert done == ["drain 120", "drain 120", "end", "end"]
     assert (clock.now_us() / 1e6 - NOW.timestamp()) == pytest.approx(5 * 5 + 600, abs=10)
 
 
@@ -112,7 +116,11 @@ EVENT = {"EventType": "Preempt", "NotBefore": "Mon, 15 Jun 2026 12:00:30 GMT"}
         ("gcp", {GCP: "TRUE"}, GCP_NOTICE_S),
         ("azure", {AZURE: json.dumps({"Events": [{**EVENT, "EventType": "Reboot"}]})}, None),
         ("azure", {AZURE: json.dumps({"Events": [EVENT]})}, 30),
+        ("azure", {AZURE: json.dumps({"Events": [{**EVENT, "NotBefore": ""}]})}, 0),
         ("azure", {}, None),
+        ("azure", {AZURE: "<html>busy</html>"}, None),
+        ("azure", {AZURE: '{"Events": [{}]}'}, None),
+        ("aws", {("PUT", "/latest/api/token"): "t", AWS: '{"action": "stop", "time": "soon"}'}, None),
         (None, {}, None),
     ],
 )
@@ -121,6 +129,13 @@ def test_each_cloud_says_in_its_way_that_it_takes_a_machine(
 ) -> None:
     with metadata(answers) as base:
         assert notice_of(service, ManualClock(NOW), base)() == seconds
+
+
+def test_a_command_that_is_not_there_or_fails_has_not_done_it() -> None:
+    assert ran(["true"], timeout_s=10)
+    assert not ran(["false"], timeout_s=10)
+    assert not ran(["/no/such/program"], timeout_s=10)
+    assert not ran(["sleep", "10"], timeout_s=0.01)
 
 
 def test_where_nothing_answers_there_is_no_notice() -> None:
