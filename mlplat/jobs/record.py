@@ -33,8 +33,8 @@ class Command:
 class Record:
     """`command` is what runs on the slots; without one they are for the process `driver`, which waits for them and goes with
     its cluster. `lease` counts how often it was given slots, since `started_us` these; `then` is what it is once they are back.
-    It waits since `queued_us` (0: since it was submitted), and had waited for `waited_us` before. `leaving`: it makes room on
-    own machines, and there are bought ones for it."""
+    It waits since `queued_us` (0: since it was submitted), and had waited for `waited_us` before. Since `left_us` it
+    makes room on own machines, and there are bought ones for it (0: it does not)."""
 
     job: Job
     name: str
