@@ -11,13 +11,13 @@ demo: .venv
 	$(RUN)python -m examples.flights
 
 test: check
-	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -m ray
+	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -n 2 --dist worksteal -m ray
 
 check: .venv
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal --ignore=tests/ray --durations=3 --durations-min=1 -m 'not ray and not slow'
 
 ray: .venv
-	$(RUN)pytest -q -m ray
+	$(RUN)pytest -q -n 2 --dist worksteal -m ray
 
 bench: .venv
 	for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | grep -v '^_'); do $(RUN)python -m benchmarks.$$name || exit 1; done

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 
 import mlplat
@@ -21,6 +18,7 @@ from mlplat.model import mlp
 from mlplat.serve.gold_promoter import GoldPromoter
 from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
+from tests.ray.processes import below
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -122,12 +120,7 @@ def test_a_version_with_processes_of_its_own_answers_the_same_and_a_killed_one_c
         thread.join()
     assert many == [as_arm] * 8
 
-    victims = [
-        p for p in psutil.process_iter(["cmdline"]) if "ServeReplica:mlplat-sold-2" in " ".join(p.info["cmdline"] or [])
-    ]
-    backbones = [p for p in victims if ":backbone" in " ".join(p.info["cmdline"])]
-    assert backbones
-    os.kill(backbones[0].pid, signal.SIGKILL)
+    below("ServeReplica:mlplat-sold-2", ":backbone")[0].kill()
     answered = [endpoint.predict(ROWS) for _ in range(5)]
     assert {p.outputs["probability"] for predictions in answered for p in predictions} <= fused | set(as_arm)
     platform.end("sold", "v2")

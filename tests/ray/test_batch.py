@@ -4,8 +4,6 @@ the user's words."""
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 
 import mlplat
@@ -28,6 +25,7 @@ from mlplat.train.progress import Silent
 from tests.cli.test_main import mlplat as command
 from tests.cli.test_main import variables
 from tests.features.s3_stand_in import stand_in
+from tests.ray.processes import below
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -186,14 +184,9 @@ def test_an_actor_that_is_killed_costs_no_row_and_doubles_none(
     killed: list[int] = []
 
     def kill() -> None:
-        def actors() -> list[int]:
-            found = psutil.process_iter(["pid", "cmdline"])
-            names = {p.info["pid"]: " ".join(p.info["cmdline"] or []) for p in found}
-            return [pid for pid, name in names.items() if name.startswith("ray::") and "MapWorker" in name]
-
-        started = until(lambda: list(tmp_path.glob(".scores.draft-*/part-*")) and actors())
-        os.kill(started[0], signal.SIGKILL)
-        killed.append(started[0])
+        started = until(lambda: list(tmp_path.glob(".scores.draft-*/part-*")) and below("ray::", "MapWorker"))
+        started[0].kill()
+        killed.append(started[0].pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -22,6 +22,7 @@ from mlplat.train import TrainSettings
 from mlplat.train.progress import Silent
 from tests.cli.test_main import variables
 from tests.features.filling import fill_source, made, squared
+from tests.ray.processes import below
 from tests.ray.sold import sold
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -71,8 +72,7 @@ def python(code: str, *arguments: object) -> list[str]:
 
 def controller() -> psutil.Process:
     """The newest: those of other homes end when they have had nothing to do for a while."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if "ray::Controller" in " ".join(p.info["cmdline"] or [])]
-    return max(found, key=lambda p: p.create_time())
+    return max(below("ray::Controller"), key=lambda p: p.create_time())
 
 
 def test_a_command_runs_once_on_each_worker_and_its_output_is_in_the_home(
@@ -240,11 +240,11 @@ def test_a_cluster_that_is_killed_is_followed_by_one_that_finds_the_queue(tmp_pa
         assert process.stdout is not None
         job_id = process.stdout.readline().strip()
         until(steps.exists)
-        below = psutil.Process(process.pid).children(recursive=True)
-        for one in (*below, process):
+        family = psutil.Process(process.pid).children(recursive=True)
+        for one in (*family, process):
             one.kill()
-        psutil.wait_procs(below, timeout=PATIENCE_S)
-    until(lambda: not any("steps" in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])))
+        psutil.wait_procs(family, timeout=PATIENCE_S)
+    until(lambda: not any(str(steps) in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])))
     done = len(steps.read_text())
     assert 0 < done < 300
     ended = subprocess.run(

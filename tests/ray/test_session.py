@@ -150,8 +150,8 @@ def test_the_cluster_tells_its_resources_and_nodes(ray_cluster: Session) -> None
     assert ray_cluster.owned
     assert ray_cluster.total()["CPU"] >= 2
     assert ray_cluster.available()["CPU"] <= ray_cluster.total()["CPU"]
-    (node,) = ray_cluster.nodes()
-    assert node["alive"]
+    (node,) = (one for one in ray_cluster.nodes() if one["alive"])  # machines that are gone are told too
+    assert node["address"]
     assert ray_cluster.logs.is_dir()
 
 
