@@ -11,10 +11,13 @@ demo: .venv
 	$(RUN)python -m examples.flights
 
 test: check
-	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -n 2 --dist worksteal -m ray
+	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -n 2 --dist worksteal -m 'ray and not soak'
 
 check: .venv
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal --ignore=tests/ray --durations=3 --durations-min=1 -m 'not ray and not slow'
+
+soak: .venv
+	$(RUN)pytest -q -m soak
 
 ray: .venv
 	$(RUN)pytest -q -n 2 --dist worksteal -m ray
@@ -28,4 +31,4 @@ docs: .venv
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: demo test check ray bench docs clean
+.PHONY: demo test check soak ray bench docs clean

@@ -124,6 +124,7 @@ KEYS = """join_small join_large join_feast_duckdb join_feast_default join_five_v
 online_lmdb online_feast_sqlite online_redis online_feast_redis push_readable backfill_killed"""
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_the_benchmark_of_features_has_its_keys_in_quick_and_right_answers(tmp_path: Path) -> None:
     found = run("features", tmp_path)
@@ -140,10 +141,12 @@ def test_the_benchmark_of_features_has_its_keys_in_quick_and_right_answers(tmp_p
 
 @pytest.mark.slow
 def test_a_row_is_measured_alone(tmp_path: Path) -> None:
+    assert KEYS.split() == keys("features")
     (row,) = run("features", tmp_path, "--only", "join_small")
     assert row["key"] == "join_small"
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_the_flights_benchmark_has_its_keys_in_quick(tmp_path: Path) -> None:
     found = run("flights", tmp_path)
@@ -185,7 +188,10 @@ load_export"""
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("key", ["step_ddp", "pipeline", "load_spec"])
+@pytest.mark.parametrize(
+    "key",
+    ["step_ddp", pytest.param("pipeline", marks=pytest.mark.soak), pytest.param("load_spec", marks=pytest.mark.soak)],
+)
 def test_a_row_of_the_benchmark_of_training_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
     """Each of the others takes most of a minute of starting processes."""
     assert TRAINING.split() == keys("training")
@@ -223,6 +229,7 @@ def test_a_row_of_the_benchmark_of_serving_has_its_form_in_quick(tmp_path: Path,
     assert "; " not in row["measure"], row
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_the_benchmark_of_jobs_has_its_form_in_quick(tmp_path: Path) -> None:
     rows = run("jobs", tmp_path)
@@ -236,7 +243,10 @@ def test_the_benchmark_of_jobs_has_its_form_in_quick(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("key", ["hit_rps", "full_path", "shadow_lost", "failed_changes"])
+@pytest.mark.parametrize(
+    "key",
+    ["hit_rps", "shadow_lost", *(pytest.param(key, marks=pytest.mark.soak) for key in ("full_path", "failed_changes"))],
+)
 def test_a_row_of_the_benchmark_of_serving_that_needs_an_endpoint_has_its_form_in_quick(
     tmp_path: Path, key: str
 ) -> None:
@@ -253,7 +263,9 @@ five_hundred nas_tpe nas_random asha_time flights_search"""
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("key", ["trial_overhead_tune", "killed_lost", "nas_tpe"])
+@pytest.mark.parametrize(
+    "key", ["killed_lost", *(pytest.param(key, marks=pytest.mark.soak) for key in ("trial_overhead_tune", "nas_tpe"))]
+)
 def test_a_row_of_the_benchmark_of_search_has_its_form_in_quick(tmp_path: Path, key: str) -> None:
     """Those of trainings take most of a minute each."""
     assert SEARCH.split() == keys("search")

@@ -43,7 +43,7 @@ def victim(driver: int, name: str) -> int:
     return next(p.pid for p in psutil.Process(driver).children(recursive=True) if p.name() == name)
 
 
-@pytest.mark.parametrize("killed", ["driver", "raylet"])
+@pytest.mark.parametrize("killed", ["driver", pytest.param("raylet", marks=pytest.mark.soak)])
 def test_a_process_that_is_killed_loses_no_row_and_doubles_none(ray_cluster: Any, tmp_path: Path, killed: str) -> None:
     with mlplat.connect(tmp_path / "home") as platform:
         fill_source(platform.features, batches=3, rows=40_000)

@@ -11,6 +11,7 @@ import mlplat
 from examples import digits
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_digits_are_recognised_and_the_endpoint_says_which(

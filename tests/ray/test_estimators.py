@@ -51,6 +51,7 @@ def data(platform: mlplat.Platform) -> mlplat.TrainingSet:
     return platform.features.training_set("sold", labels, [], label="sold", time="at", request=["size", "c1"])
 
 
+@pytest.mark.soak
 def test_a_worker_fits_what_this_process_would(platform: mlplat.Platform, data: mlplat.TrainingSet) -> None:
     here = platform.train(Rates(), data, settings=SETTINGS, progress=Silent())
     there = platform.train(Rates(), data, settings=SETTINGS, compute=ONE, progress=Silent())

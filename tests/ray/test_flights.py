@@ -29,6 +29,7 @@ def job(home: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_a_killed_job_goes_on_with_its_home(tmp_path: Path) -> None:
     home, figures = tmp_path / "home", tmp_path / "figures.json"

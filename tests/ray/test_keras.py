@@ -48,6 +48,7 @@ def test_two_workers_learn(keras_networks: ModuleType, tmp_path: Path) -> None:
     assert found.metrics["auc"] > 0.65
 
 
+@pytest.mark.soak
 def test_gradients_are_the_mean_over_workers_whole_or_in_shares(keras_networks: ModuleType, tmp_path: Path) -> None:
     """One step over all rows: two half batches must move the weights as one whole batch does."""
     data, whole = learnable(tmp_path / "data", rows=2_000), {"batch_size": 100_000, "epochs": 1}

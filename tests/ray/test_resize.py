@@ -16,7 +16,7 @@ STEPS = 24
 """Of an epoch."""
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.soak)])
 def test_a_run_that_gets_a_second_worker_goes_on_and_sees_each_row_once_in_each_epoch(
     tmp_path: Path, parallel: str
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_trial_whose_process_is_killed_is_begun_again(platform: mlplat.Platfor
     assert [trial.attempts for trial in found.trials] == [1, 2, 1, 1]
 
 
-@pytest.mark.parametrize("executor", ["tune", "warm"])
+@pytest.mark.parametrize("executor", ["tune", pytest.param("warm", marks=pytest.mark.soak)])
 def test_trials_give_way_to_production_and_go_on_where_they_were(platform: mlplat.Platform, executor: Any) -> None:
     """Each step is done once."""
 
@@ -184,6 +184,7 @@ with mlplat.connect({str(home)!r}) as platform:
         done.unlink()
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_trainings_on_two_workers_each_are_trials_too(platform: mlplat.Platform) -> None:
     data = stored(platform.home, rows=600, numbers=3)

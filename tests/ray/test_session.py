@@ -70,7 +70,7 @@ class Driver:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_signal_leaves_no_process_and_no_file_of_the_user(tmp_path: Path, number: signal.Signals) -> None:
     driver = Driver(tmp_path, tmp_path / "home", "serve", "stay")
     driver.ready()

@@ -28,6 +28,7 @@ def test_everybody_has_a_share_by_weight_and_production_starts_at_once(tmp_path:
     assert "retraining" in picture.read_text()
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 def test_trials_leave_the_endpoint_and_the_notebook_what_they_need(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.journeys.k14_many_trials_beside_an_endpoint", "--trials", "50"]

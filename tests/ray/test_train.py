@@ -136,6 +136,7 @@ def test_gradients_are_the_mean_over_workers_whole_or_in_shares(tmp_path: Path) 
         assert all(np.abs(value - found[way][name]).max() < 2e-4 for name, value in found["alone"].items())
 
 
+@pytest.mark.soak
 def test_a_diverging_run_says_so_without_a_ray_traceback(tmp_path: Path) -> None:
     metadata = InMemoryMetadata()
     wild = replace(SETTINGS, learning_rate=1e35)
@@ -158,6 +159,7 @@ def test_killed_workers_are_replaced_and_the_weights_are_those_of_a_calm_run(
     assert [m.epoch for m in killing.epochs] == list(range(20))
 
 
+@pytest.mark.soak
 def test_workers_that_are_lost_too_often_end_the_run_and_the_same_call_goes_on(
     tmp_path: Path, calm: TrainedModel
 ) -> None:
@@ -174,6 +176,7 @@ def test_workers_that_are_lost_too_often_end_the_run_and_the_same_call_goes_on(
     assert _left(tmp_path) == []
 
 
+@pytest.mark.soak
 def test_a_run_that_is_stopped_goes_on_in_shares_too(tmp_path: Path) -> None:
     """FSDP2: its states are gathered, and cut again."""
     data, metadata, listening = learnable(tmp_path / "data"), InMemoryMetadata(), Listening()
@@ -208,6 +211,7 @@ def test_an_error_of_the_users_code_names_its_line(tmp_path: Path) -> None:
         learn_on_workers(one, Demand.parse("cpu:2"), Silent(), lambda: False)
 
 
+@pytest.mark.soak
 def test_a_worker_without_memory_is_named_and_the_same_call_goes_on(tmp_path: Path, calm: TrainedModel) -> None:
     data, metadata, full = learnable(tmp_path / "data"), InMemoryMetadata(), tmp_path / "full"
     full.write_text("200")
