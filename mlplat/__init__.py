@@ -6,14 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlplat.cluster.launch import launch
     from mlplat.features.training_set import TrainingSet
     from mlplat.model import space
     from mlplat.platform import Platform, connect
     from mlplat.serve.endpoint import AsyncEndpoint, Endpoint
 
-__all__ = ["AsyncEndpoint", "Endpoint", "Platform", "TrainingSet", "connect", "space"]
+__all__ = ["AsyncEndpoint", "Endpoint", "Platform", "TrainingSet", "connect", "launch", "space"]
 
 _HOME = {
+    "launch": "mlplat.cluster.launch",
     "connect": "mlplat.platform",
     "Platform": "mlplat.platform",
     "TrainingSet": "mlplat.features.training_set",

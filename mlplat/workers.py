@@ -55,6 +55,7 @@ class Workers(ABC):
             self._find_cluster,
             tenant=self._settings.tenant,
             clock=self._clock,
+            code=self.home / "jobs" / "code" if self._env.in_job else None,
         )
         self._closing.callback(jobs.close)
         return jobs

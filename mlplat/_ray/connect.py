@@ -129,6 +129,8 @@ def join(target: str, env: Environment) -> None:
     import ray
 
     _answers(target)
+    if env.variables.get("RAY_AUTH_MODE") == "token" and (path := env.variables.get("RAY_AUTH_TOKEN_PATH")):
+        authenticate(Path(path))  # Ray may have been imported before these were set
     wanted = flags.shared(haproxy=flags.has_haproxy())
     set_environment(wanted)
     _warn_of_early_serve(wanted)

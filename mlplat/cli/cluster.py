@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -18,13 +17,14 @@ from rich.table import Table
 from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster import guard as guards
 from mlplat.cluster.check import checked, read
+from mlplat.cluster.hosts import answers
 from mlplat.cluster.simulation import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
 from mlplat.cluster.world import Settings
 from mlplat.errors import InvalidInput
 
-EVERY_S = 5.0
+EVERY_S, END_S = 5.0, 600.0
 app = typer.Typer(
     help="Clusters that buy machines: their YAML before it is launched, and what runs on the machines.",
     no_args_is_help=True,
@@ -91,31 +91,60 @@ def simulate(
 
 @app.command()
 def guard(
-    head: Annotated[str, typer.Option(help="The address of the head.")],
+    head: Annotated[str, typer.Option(help="The address of the head.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of Ray on the head.")] = 6379,
     lease: Annotated[float, typer.Option(help="Minutes of silence of the head after which the machine ends.")] = 50.0,
     cloud: Annotated[
         str | None, typer.Option(help="Whose notices of spot machines are heard: aws, gcp or azure.")
     ] = None,
+    idle: Annotated[
+        float | None, typer.Option(help="On a head instead: minutes in which nobody works, after which it ends.")
+    ] = None,
     end: Annotated[str, typer.Option(help="The command that ends the machine.")] = "shutdown -h now",
 ) -> None:
     """Run on a bought machine, beside Ray: end it when its head is silent for long, and have its work moved when the cloud is
-    about to take it away."""
-    if not lease > 0:
-        raise InvalidInput(f"--lease {lease:g}: must be above 0")
-    clock = SystemClock()
+    about to take it away. With --idle, run on the head of a cluster that was started for one piece of work."""
+    for name, value in (("--lease", lease), ("--idle", idle)):
+        if value is not None and not value > 0:
+            raise InvalidInput(f"{name} {value:g}: must be above 0")
+    clock, address = SystemClock(), f"{head}:{port}"
+    alive = answers(port)
+
+    def ends() -> bool:
+        if idle is not None:
+            from mlplat.cluster._ray.gather import let_go
+
+            let_go(address)
+        return guards.ran(["sh", "-c", end], timeout_s=END_S)
+
+    def works() -> bool:
+        from mlplat.cluster._ray.gather import works
+
+        return works(address)
 
     guards.run(
-        head,
-        port,
-        lease_s=lease * 60,
+        heard=(lambda: alive(head)) if idle is None else works,
+        lease_s=(lease if idle is None else idle) * 60,
         every_s=EVERY_S,
         notice=guards.notice_of(cloud, clock),
         drain=lambda seconds: guards.drained(head, port, seconds),
-        end=lambda: guards.ran(shlex.split(end), timeout_s=60),
+        end=ends,
         clock=clock,
         wait=sleep,
     )
+
+
+@app.command()
+def gather(
+    gpus: Annotated[float, typer.Option(help="In all.")] = 0,
+    cpus: Annotated[float, typer.Option(help="In all.")] = 0,
+    wait: Annotated[float, typer.Option(help="The longest, in seconds.")] = 1_800.0,
+) -> None:
+    """Run on the head: have the cluster grow to so much, and return when that is there."""
+    from mlplat.cluster._ray.gather import gather
+
+    wanted = {name: amount for name, amount in (("GPU", gpus), ("CPU", cpus)) if amount}
+    gather(wanted, wait_s=wait, clock=SystemClock(), wait=sleep, say=typer.echo)
 
 
 def _row(kind: NodeType) -> tuple[str, str, str, str]:

@@ -7,7 +7,8 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +19,16 @@ from mlplat.features.definitions import duration_us
 from mlplat.jobs.job import Tenant
 from mlplat.jobs.rules import POOL
 
+if TYPE_CHECKING:
+    from mlplat.platform import Platform
+
 app = typer.Typer(help="The queue for the machines of a cluster, and who gets what of them.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Priority = Annotated[str, typer.Option(help="production, normal, explore or idle.")]
 PoolName = Annotated[str, typer.Option("--pool", help="Which machines.")]
 Each = list[str] | None
+LOOK_S, ENDED = 0.5, {"done", "failed", "cancelled"}
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -43,6 +48,9 @@ def submit(
         bool, typer.Option("--keeps", help="It keeps its slots until it ends, whoever else waits.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when it has ended, with 0 if it ended well.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print what it prints until it has ended; it ends with this.")
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -50,25 +58,49 @@ def submit(
 
     It is recorded in the home: where no cluster runs for that now, the next one takes it.
     """
-    with opened(home, tenant=tenant) as platform:
+    with opened(home, tenant=tenant, make=True) as platform:
         jobs = platform.jobs
         job_id = jobs.submit(
             command,
             compute=jsons.loads(compute) if compute.startswith("{") else compute,
-            env={"packages": package or [], "image": image, "variables": dict(map(_pair, variable or []))},
+            env={"packages": package or [], "image": image, "variables": dict(map(pair, variable or []))},
             start=False,
             priority=priority,
             pool=pool,
             preemptible=not keeps,
             name=name or Path(command[0]).name,
         )
-        found = jobs.wait(job_id) if wait else jobs.get(job_id)
+        found = followed(platform, job_id) if follow else jobs.wait(job_id) if wait else jobs.get(job_id)
+    ends = wait or follow
     if json:
         say_json(found)
     else:
-        typer.echo(job_id if not wait else f"{job_id} {found['state']}{_because(found)}")
-    if wait and found["state"] != "done":
+        typer.echo(job_id if not ends else f"{job_id} {found['state']}{_because(found)}", err=follow)
+    if ends and found["state"] != "done":
         raise typer.Exit(1)
+
+
+def followed(platform: Platform, job_id: str) -> dict[str, Any]:
+    """Print what the job prints, and what it waits for, until it has ended. If this process is to end before, so is the job."""
+    pause, said, read = Event(), "", dict[Path, int]()
+    try:
+        while True:
+            found = platform.jobs.get(job_id)
+            if found["state"] == "queued" and found["reason"] != said:
+                said = found["reason"]
+                typer.echo(f"{job_id} waits: {said}", err=True)
+            for file in sorted((platform.home / "jobs" / job_id).glob("*.log"), key=_order):
+                with file.open("rb") as log:
+                    log.seek(read.get(file, 0))
+                    sys.stdout.write(log.read().decode(errors="replace"))
+                    read[file] = log.tell()
+            sys.stdout.flush()
+            if found["state"] in ENDED:
+                return found
+            pause.wait(LOOK_S)
+    except BaseException:
+        platform.jobs.cancel(job_id)
+        raise
 
 
 @app.command()
@@ -233,7 +265,7 @@ def _order(path: Path) -> list[int]:
     return [int(part) for part in path.name.split(".")[:2]]
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise InvalidInput(f"{text!r}: write NAME=VALUE")
@@ -242,6 +274,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _amounts(texts: Each) -> dict[str, float]:
     try:
-        return {name: float(value) for name, value in map(_pair, texts or [])}
+        return {name: float(value) for name, value in map(pair, texts or [])}
     except ValueError:
         raise InvalidInput(f"{', '.join(texts or [])}: write RESOURCE=AMOUNT, as in GPU=4") from None

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mlplat.cli import cluster, jobs, report, script
+from mlplat.cli import cluster, jobs, remote, report, script
 from mlplat.cli.opened import Home, Json, opened, say_json
 from mlplat.clock import SystemClock
 from mlplat.config import environment, load
@@ -34,6 +34,9 @@ token = typer.Typer(help="The tokens of an endpoint's callers.", no_args_is_help
 app.add_typer(token, name="token")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(cluster.app, name="cluster")
+app.command(context_settings={"allow_interspersed_args": False})(remote.submit)
+app.command()(remote.attach)
+app.command()(remote.stop)
 
 Model = Annotated[str, typer.Argument(help="A name, which stands for its gold version, or NAME@VERSION.")]
 Endpoint = Annotated[str, typer.Argument(metavar="NAME", help="The name that is, or will be, served.")]

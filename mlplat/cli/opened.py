@@ -20,10 +20,10 @@ Json = Annotated[bool, typer.Option("--json", help="One line of JSON on stdout, 
 
 
 @contextmanager
-def opened(home: str | None, *, tenant: str | None = None) -> Iterator[Platform]:
-    """A home that is there."""
+def opened(home: str | None, *, tenant: str | None = None, make: bool = False) -> Iterator[Platform]:
+    """A home that is there, or is to be made."""
     settings = load(home=home)
-    if not settings.home_path.is_dir():
+    if not make and not settings.home_path.is_dir():
         raise NotFound(f"There is no home at {settings.home_path}. Name one with --home or MLPLAT_HOME.")
     from mlplat.platform import connect
 

@@ -14,7 +14,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from mlplat.clock import US_PER_S, Clock
-from mlplat.cluster.hosts import answers
 from mlplat.errors import InvalidInput
 
 ASK_S = 2.0
@@ -52,9 +51,8 @@ def step(watch: Watch, *, heard: bool, notice_s: float | None, lease_s: float, n
 
 
 def run(
-    head: str,
-    port: int,
     *,
+    heard: Callable[[], bool],
     lease_s: float,
     every_s: float,
     notice: Notice,
@@ -63,11 +61,11 @@ def run(
     clock: Clock,
     wait: Callable[[float], None],
 ) -> None:
-    """Until the machine has been ended. `drain` says whether the head took it, `end` whether the machine ends: if not, each is
-    tried again."""
-    watch, alive = Watch(heard_s=clock.elapsed_s()), answers(port)
+    """Until the machine has been ended: for `lease_s` seconds nothing was `heard`. `drain` says whether the head took it, `end`
+    whether the machine ends: if not, each is tried again."""
+    watch = Watch(heard_s=clock.elapsed_s())
     while True:
-        watch, do = step(watch, heard=alive(head), notice_s=notice(), lease_s=lease_s, now_s=clock.elapsed_s())
+        watch, do = step(watch, heard=heard(), notice_s=notice(), lease_s=lease_s, now_s=clock.elapsed_s())
         if do.end and end():
             return
         if do.drain is not None:

@@ -167,7 +167,7 @@ def _of_file(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not isinstance(provider, Mapping):
         yield Problem(path=("provider",), message="must be a mapping")
         return
-    if provider.get("type") != "external" or provider.get("module") != "mlplat.cluster.Provider":
+    if provider.get("type") != "external" or provider.get("module") not in _MODULES:
         yield Problem(path=("provider",), message="must have type: external and module: mlplat.cluster.Provider")
     if not isinstance(provider.get("ledger"), str):
         yield Problem(path=("provider",), message="ledger is missing: a path on the head, or the URL of a database")
@@ -301,6 +301,7 @@ def _numbers(given: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) ->
             yield Problem(path=(*path, name), message=f"is {value!r}, and must be {what} from 0")
 
 
+_MODULES = ("mlplat.cluster.Provider", "mlplat.testing.rehearsal.Provider")
 _BURST = ("wait_s", "back", "stay_s")
 _OFFER = ("site", "price", "name", "spot", "node")
 _COMMANDS = (

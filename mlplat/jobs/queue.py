@@ -14,6 +14,7 @@ from mlplat.clock import US_PER_S, Clock
 from mlplat.errors import InvalidInput, Unavailable
 from mlplat.jobs import demand as demands
 from mlplat.jobs import tables
+from mlplat.jobs.code import keep
 from mlplat.jobs.demand import Demand
 from mlplat.jobs.job import PRIORITIES, Job, Tenant
 from mlplat.jobs.lease import Cluster, GaveWay, Lease
@@ -54,8 +55,11 @@ class Jobs:
         *,
         tenant: str,
         clock: Clock,
+        code: Path | None = None,
     ) -> None:
+        """`code`: where folders of commands are kept, if this process runs in one that does not last."""
         self._open_ledger, self._find_cluster, self.tenant, self._clock = ledger, cluster, tenant, clock
+        self._code = code
         self._opened: JobLedger | None = None
         self._pools: frozenset[str] = frozenset()
         self._found: Cluster | None = None
@@ -73,7 +77,8 @@ class Jobs:
         """Have the cluster run a command, once on each worker of `compute`; the job's id comes back at once. It is recorded, and
         outlives this process and the cluster. What it prints is under `jobs/ID` of the home.
 
-        `folder` is where it runs (default: this one), `env` has "packages" (as pip takes them), an "image", and "variables". A
+        `folder` is where it runs (default: this one; inside a job that was submitted to Ray a copy of it, which the home keeps),
+        `env` has "packages" (as pip takes them), an "image", and "variables". A
         worker finds MLPLAT_RANK, MLPLAT_WORLD_SIZE and MLPLAT_HOME in its environment. When others are to have its slots it gets
         SIGTERM, and SIGKILL after `Rules.grace_s` seconds; if it ended by the signal, or ever with exit code 75, it is queued
         again. Where no cluster runs for this home one is started for as long as this process lives, or, without `start`, the job
@@ -83,7 +88,9 @@ class Jobs:
         if isinstance(command, str) or not command:
             raise InvalidInput("command: give a list, as in ['python', 'script.py']")
         name = options.setdefault("name", Path(command[0]).name)
-        record = Record(job=self._job(demand, options), name=name, command=_command(command, folder, env or {}))
+        record = Record(
+            job=self._job(demand, options), name=name, command=_command(command, self._lasting(folder), env or {})
+        )
         self._queue(self._cluster() if start else self._running(), record, demand)
         return record.job.id
 
@@ -251,6 +258,14 @@ class Jobs:
         assert self._found is not None
         return self._found
 
+    def _lasting(self, folder: str | Path | None) -> str:
+        here = os.path.abspath(folder or ".")
+        return (
+            here
+            if self._code is None or not Path(here).is_relative_to(Path.cwd())
+            else str(keep(Path(here), self._code))
+        )
+
     def _ask(self, request: Request) -> None:
         self._ledger.request(request)
         if (cluster := self._running()) is not None:
@@ -325,12 +340,12 @@ def _priority(word: str) -> int:
     return PRIORITIES[word]
 
 
-def _command(command: Sequence[str], folder: str | Path | None, env: Mapping[str, Any]) -> Command:
+def _command(command: Sequence[str], folder: str, env: Mapping[str, Any]) -> Command:
     if unknown := env.keys() - {"packages", "image", "variables"}:
         raise InvalidInput(f"env: {', '.join(sorted(unknown))}: it has packages, image and variables")
     return Command(
         arguments=tuple(map(str, command)),
-        folder=os.path.abspath(folder or "."),
+        folder=folder,
         variables=tuple((str(name), str(value)) for name, value in env.get("variables", {}).items()),
         packages=tuple(env.get("packages", ())),
         image=env.get("image"),

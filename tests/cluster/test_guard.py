@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from mlplat.cluster.guard import GCP_NOTICE_S, Do, Watch, notice_of, ran, run, step
+from mlplat.cluster.hosts import answers
 from mlplat.testing.clock import ManualClock
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -54,8 +55,9 @@ def test_it_goes_on_until_the_head_is_gone() -> None:
             done.append("end")
             return next(ends)
 
+        host, port = head.getsockname()
         run(
-            *head.getsockname(),
+            heard=lambda: answers(port)(host),
             lease_s=600,
             every_s=5,
             notice=lambda: 120.0,

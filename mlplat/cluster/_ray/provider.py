@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+from ray._raylet import GcsClient
 from ray.autoscaler._private.providers import _get_node_provider, _get_node_provider_cls
 from ray.autoscaler.command_runner import CommandRunnerInterface
 from ray.autoscaler.node_launch_exception import NodeLaunchException
@@ -23,11 +24,11 @@ from ray.autoscaler.tags import (
     TAG_RAY_NODE_STATUS,
     TAG_RAY_USER_NODE_TYPE,
 )
-from ray.experimental.internal_kv import _internal_kv_initialized
+from ray.experimental.internal_kv import _initialize_internal_kv, _internal_kv_initialized
 
 from mlplat.clock import SystemClock
 from mlplat.cluster._ray.child import Child
-from mlplat.cluster.hosts import Hosts, answers
+from mlplat.cluster.hosts import Alive, Hosts, answers
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.router import OWN, Router
 from mlplat.cluster.site import Site
@@ -53,12 +54,15 @@ class Provider(NodeProvider):  # type: ignore[misc]
             name: Child(_get_node_provider(given, cluster_name, use_cache=False))
             for name, given in provider_config.get("sites", {}).items()
         }
-        sites[OWN] = Hosts(tags, answers(provider_config.get("probe_port", SSH)), clock)
+        sites[OWN] = Hosts(tags, self._alive(), clock)
         budget = Budget(**provider_config.get("budget", {}))
         self._sites = sites
         self._cloud = Cloud.of_json(given) if (given := provider_config.get("cloud")) else None
         self._published: Cloud | None = None
         self.router = Router(cluster_name, budget, sites, ledger, clock, lambda: uuid4().hex, log.warning)
+
+    def _alive(self) -> Alive:
+        return answers(self.provider_config.get("probe_port", SSH))
 
     def non_terminated_nodes(self, tag_filters: Mapping[str, str]) -> list[str]:
         found = self.router.refresh()
@@ -69,7 +73,7 @@ class Provider(NodeProvider):  # type: ignore[misc]
 
     def _publish(self) -> None:
         """On the head, what the queue of jobs may have."""
-        if self._cloud is None or not _internal_kv_initialized():
+        if self._cloud is None or not on_head():
             return
         now = replace(self._cloud, closed=self.router.spent())
         if now != self._published:
@@ -122,8 +126,8 @@ class Provider(NodeProvider):  # type: ignore[misc]
 
     def terminate_nodes(self, node_ids: Sequence[str]) -> None:
         """On the head it ends no head: if its raylet dies first, Ray's autoscaler asks for that. `ray down` may."""
-        on_head = _internal_kv_initialized()
-        self.router.terminate(node_ids, lambda tags: on_head and tags.get(TAG_RAY_NODE_KIND) == NODE_KIND_HEAD)
+        here = on_head()
+        self.router.terminate(node_ids, lambda tags: here and tags.get(TAG_RAY_NODE_KIND) == NODE_KIND_HEAD)
 
     def get_command_runner(
         self,
@@ -152,6 +156,18 @@ class Provider(NodeProvider):  # type: ignore[misc]
         for site, given in config["provider"].get("sites", {}).items():
             _bootstrap(config, site, given)
         return config
+
+
+def on_head() -> bool:
+    """Whether this process is the autoscaler's, which then reaches the cluster's memory. Of its second version Ray (2.60) only
+    tells it by an argument where that is."""
+    if _internal_kv_initialized():
+        return True
+    address = next((word.partition("=")[2] for word in sys.argv if word.startswith("--gcs-address=")), "")
+    if not address:
+        return False
+    _initialize_internal_kv(GcsClient(address=address))
+    return True
 
 
 def head_tags(head: Mapping[str, str]) -> dict[str, str]:

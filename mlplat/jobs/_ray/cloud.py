@@ -4,6 +4,7 @@ controller of its jobs meet."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import ray
 from ray.autoscaler.v2.sdk import request_cluster_resources
@@ -13,7 +14,7 @@ from mlplat.clock import Clock
 from mlplat.jobs.burst import Bursting
 from mlplat.jobs.cloud import Cloud, selector
 
-_KEY, _NAMESPACE = b"cloud", "mlplat_cluster"
+_KEY, FLOOR, NAMESPACE = b"cloud", b"floor", "mlplat_cluster"
 READ_S = 5.0
 """How old what is known of it may be."""
 AGAIN_S = 60.0
@@ -22,13 +23,31 @@ AGAIN_S = 60.0
 
 def publish(cloud: Cloud) -> None:
     """The autoscaler says it once."""
-    _internal_kv_put(_KEY, json.dumps(cloud.to_json()).encode(), overwrite=True, namespace=_NAMESPACE)
+    _internal_kv_put(_KEY, json.dumps(cloud.to_json()).encode(), overwrite=True, namespace=NAMESPACE)
 
 
 def published() -> Cloud | None:
     """None: nothing can be bought."""
-    found = _internal_kv_get(_KEY, namespace=_NAMESPACE)
+    found = _internal_kv_get(_KEY, namespace=NAMESPACE)
     return Cloud.of_json(json.loads(found)) if found else None
+
+
+def keep(machines: Mapping[str, int]) -> None:
+    """There are to be so many bought machines of each kind, whether there is work for them or not, until this is said again."""
+    cloud = published()
+    kinds = {} if cloud is None else {kind.name: kind for kind in cloud.kinds}
+    floor = [
+        {"resources": dict(kinds[name].total), "label_selector": dict(kinds[name].labels)}
+        for name, count in sorted(machines.items())
+        for _ in range(count)
+    ]
+    _internal_kv_put(FLOOR, json.dumps(floor).encode(), overwrite=True, namespace=NAMESPACE)
+    request_cluster_resources(ray.get_runtime_context().gcs_address, floor)
+
+
+def _kept() -> list[dict[str, object]]:
+    found = _internal_kv_get(FLOOR, namespace=NAMESPACE)
+    return list(json.loads(found)) if found else []
 
 
 class Market:
@@ -38,12 +57,13 @@ class Market:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._cloud: Cloud | None = None
+        self._floor: list[dict[str, object]] = []
         self._read_s = self._asked_s = float("-inf")
         self._asked: list[dict[str, object]] | None = None  # who was here before may have left something
 
     def cloud(self) -> Cloud | None:
         if (now_s := self._clock.elapsed_s()) - self._read_s >= READ_S:
-            self._cloud, self._read_s = published(), now_s
+            self._cloud, self._floor, self._read_s = published(), _kept(), now_s
         return self._cloud
 
     def ask(self, burst: Bursting) -> None:
@@ -55,7 +75,7 @@ class Market:
             for name, count in sorted(burst.machines.items())
             if name in kinds
             for _ in range(count)
-        ]
+        ] + self._floor
         now_s = self._clock.elapsed_s()
         if wanted == self._asked and (not wanted or now_s - self._asked_s < AGAIN_S):
             return

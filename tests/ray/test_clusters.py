@@ -1,0 +1,87 @@
+"""The YAML files that ship, started by Ray's own launcher with folders of this machine as machines."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplat import launch
+from mlplat.errors import Refused, Unavailable
+from mlplat.testing.rehearsal import prepared
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+CLUSTERS = ROOT / "clusters"
+WORK = """
+import os, sys
+import mlplat
+with mlplat.connect(os.environ["MLPLAT_HOME"]) as platform:
+    print("of", platform.session.total()["GPU"], "GPUs,", sys.argv[1:], open("data.txt").read())
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short: the paths of Ray's sockets are under it."""
+    path = Path(tempfile.mkdtemp(prefix="mlc-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def variables() -> dict[str, str]:
+    """Of a shell that knows no cluster."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLPLAT_"))}
+
+
+def test_work_goes_to_the_cloud_when_own_gpus_are_full_and_comes_back() -> None:
+    command = [sys.executable, "-m", "examples.journeys.k20_burst_to_the_cloud"]
+    done = subprocess.run(command, cwd=ROOT, env=variables(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "cat's job: own machines are taken; the cloud is asked for 1 x aws.gpu" in done.stdout
+    assert re.search(r"^bought: \['m-\w+'\]$", done.stdout, re.MULTILINE)
+    assert "cat's job is done: 600 steps of 600, on 2 leases" in done.stdout
+    assert "what was bought is given back" in done.stdout
+
+
+def test_a_cluster_for_one_piece_of_work_is_started_used_and_ended(folder: Path, capfd: Any) -> None:
+    cluster = prepared(CLUSTERS / "aws.yaml", folder)
+    work = folder / "work"
+    work.mkdir()
+    (work / "work.py").write_text(WORK)
+    (work / "data.txt").write_text("sent with it")
+    said: list[str] = []
+    heard: list[str] = []
+    home = str(folder / "home")
+    with suppress(ZeroDivisionError), launch(cluster.file, gpus=8, wait_s=200, say=said.append) as launched:
+        assert len(cluster.machines("aws")) == 3  # the head, and two with four GPUs each
+        job_id = launched.submit(
+            "work.py", "a b", home=home, compute={"GPU": 1}, working_dir=work, variables={"MLPLAT_HOME": home}
+        )
+        assert launched.follow(job_id, heard.append), "".join(heard)
+        assert "of 8.0 GPUs, ['a b'] sent with it" in "".join(heard)
+        assert launched.list()[-1]["state"] == "SUCCEEDED"
+        1 / 0  # noqa: B018
+    assert any(line.startswith("8 of 8 GPUs are there") for line in said), said
+    assert cluster.machines("aws") == []
+
+
+def test_what_no_cluster_of_the_file_could_have_is_refused_before_anything_starts(folder: Path) -> None:
+    def broken(config: dict[str, Any]) -> None:
+        config["head_start_ray_commands"].insert(0, "exit 3")
+
+    cluster = prepared(CLUSTERS / "aws.yaml", folder, change=broken)
+    with pytest.raises(Refused, match=r"33 GPUs were asked for, and .* may have 32 at most"):
+        launch(cluster.file, gpus=33).__enter__()
+    with pytest.raises(Unavailable, match=r"its head does not start: .*Start command failed"):
+        launch(cluster.file, say=lambda line: None).__enter__()
+    assert cluster.machines("aws") == []
