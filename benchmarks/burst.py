@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from benchmarks._burst import machines, simulated, ticks
+from benchmarks._burst import machines, raylets, simulated, ticks
 from benchmarks._figures import Measure, main
 
 MEASURES = (
     Measure(
         key="free_at_launch",
-        measure="GPUs of own machines that what waits could have had when a machine was bought, the most, five loads, simulated",
+        measure="GPUs of own machines that what waits could have had when a machine was bought, the most; simulated, and raylets",
         unit="GPUs",
         reference_name=None,
         bound=0.0,
-        run=simulated.costs,
+        run=raylets.rows,
+    ),
+    Measure(
+        key="give_back_s",
+        measure="from the end of the last work, over the idle timeout, until bought machines are given back; raylets",
+        unit="s",
+        reference_name=None,
+        bound=10.0,
+        run=raylets.rows,
+    ),
+    Measure(
+        key="all_cloud_killed_s",
+        measure="all bought machines killed at once: until all their work runs again; raylets",
+        unit="s",
+        reference_name=None,
+        bound=60.0,
+        run=raylets.rows,
+    ),
+    Measure(
+        key="all_cloud_lost",
+        measure="steps lost by that, beyond those since the last checkpoint",
+        unit="steps",
+        reference_name=None,
+        bound=0.0,
+        run=raylets.rows,
     ),
     Measure(
         key="misplaced",

@@ -201,8 +201,8 @@ def test_a_row_of_the_benchmark_of_training_has_its_form_in_quick(tmp_path: Path
     assert "broke" not in row["measure"]
 
 
-BURST = """free_at_launch misplaced cost_bound_back cost_bound cost_at_once cost_starburst spot_exhausted over_budget plan_tick
-leaked"""
+BURST = """free_at_launch give_back_s all_cloud_killed_s all_cloud_lost misplaced cost_bound_back cost_bound cost_at_once
+cost_starburst spot_exhausted over_budget plan_tick leaked"""
 
 
 @pytest.mark.slow
@@ -214,6 +214,12 @@ def test_a_row_of_the_benchmark_of_bursting_has_its_form_in_quick(tmp_path: Path
     assert row["key"] == key
     assert "broke" not in row["measure"]
     assert row["holds"] or key == "plan_tick"
+
+
+@pytest.mark.ray
+def test_all_bought_machines_are_killed_and_their_work_goes_on_and_they_are_given_back(tmp_path: Path) -> None:
+    (row,) = run("burst", tmp_path, "--only", "all_cloud_killed_s")
+    assert row["holds"], row
 
 
 SERVING = """cache_cost cache_flat cache_wrong split_wrong hit_rps hit_p50 miss_vs_chain fused_litserve fused_bentoml fused_mlflow

@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
             platform.jobs.cancel(full[1])
 
 
-def until(true: Callable[[], bool], what: str, patience_s: float = 120.0) -> None:
+def until(true: Callable[[], bool], what: str, patience_s: float = 240.0) -> None:
     began = monotonic()
     while not true():
         if monotonic() - began > patience_s:

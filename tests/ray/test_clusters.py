@@ -53,6 +53,14 @@ def test_work_goes_to_the_cloud_when_own_gpus_are_full_and_comes_back() -> None:
     assert "what was bought is given back" in done.stdout
 
 
+def test_operators_launch_and_data_scientists_write_python() -> None:
+    command = [sys.executable, "-m", "examples.journeys.k15_ops_launches"]
+    done = subprocess.run(command, cwd=ROOT, env=variables(), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert re.search(r"^cpu:2: AUC 0\.\d+ on visits it never saw", done.stdout, re.MULTILINE)
+    assert "version 1 is gold" in done.stdout
+
+
 def test_a_cluster_for_one_piece_of_work_is_started_used_and_ended(folder: Path, capfd: Any) -> None:
     cluster = prepared(CLUSTERS / "aws.yaml", folder)
     work = folder / "work"
@@ -62,7 +70,7 @@ def test_a_cluster_for_one_piece_of_work_is_started_used_and_ended(folder: Path,
     said: list[str] = []
     heard: list[str] = []
     home = str(folder / "home")
-    with suppress(ZeroDivisionError), launch(cluster.file, gpus=8, wait_s=200, say=said.append) as launched:
+    with suppress(ZeroDivisionError), launch(cluster.file, gpus=8, wait_s=300, say=said.append) as launched:
         assert len(cluster.machines("aws")) == 3  # the head, and two with four GPUs each
         job_id = launched.submit(
             "work.py", "a b", home=home, compute={"GPU": 1}, working_dir=work, variables={"MLPLAT_HOME": home}

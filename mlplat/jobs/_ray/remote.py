@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from mlplat._ray.connect import authenticate
 from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
 
 _SHOWN = 3
+_CHATTER = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 _MIB = 2**20
 
 
@@ -34,6 +36,8 @@ class Remote:
             if not token.is_file():
                 raise NotFound(f"there is no token file {token}")
             authenticate(token)
+        for name in _CHATTER:  # what is sent, and how a line to the cluster was closed
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.address = address
         with self._translated():
             self._client = JobSubmissionClient(address)
