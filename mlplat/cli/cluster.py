@@ -21,7 +21,7 @@ from mlplat.cluster.hosts import answers
 from mlplat.cluster.simulation import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
-from mlplat.cluster.world import Settings
+from mlplat.cluster.world import Outcome, Settings
 from mlplat.errors import InvalidInput
 
 EVERY_S, END_S = 5.0, 600.0
@@ -59,6 +59,9 @@ def simulate(
         Path, typer.Option(metavar="CSV", help="Jobs: at_s, bundles, work_s, and GPU or CPU of a bundle.")
     ],
     boot_s: Annotated[float, typer.Option(help="Seconds until a bought machine is a node.")] = Settings().boot_s,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Draw who held what when: a .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
     """Try FILE on the jobs of a CSV, with Ray's own autoscaler under a simulated clock: as FILE says, without moving work back,
     and buying at once."""
@@ -72,10 +75,12 @@ def simulate(
     }
     columns = ("rule", "cost", "GPU-hours bought", "mean wait", "mean time to the end", "moves")
     table = Table(*columns, box=None, title=f"{len(arrivals)} jobs on {spec.cluster}")
+    outcomes: dict[str, Outcome] = {}
     with Progress(transient=True) as progress, TemporaryDirectory() as folder:
         for number, (rule, cloud) in enumerate(progress.track(rules.items(), total=len(rules))):
             ledger = f"{folder}/{number}.db"
             found = simulated(config, arrivals, ledger=ledger, cloud=cloud, settings=Settings(boot_s=boot_s))
+            outcomes[rule] = found
             waits = [(found.began_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
             ends = [(found.ended_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
             table.add_row(
@@ -87,6 +92,10 @@ def simulate(
                 str(found.moved),
             )
     Console().print(table)
+    if plot is not None:
+        from mlplat.cluster.picture import draw
+
+        typer.echo(draw(outcomes, plot))
 
 
 @app.command()

@@ -63,12 +63,14 @@ TRACE = """at_s,bundles,work_s,GPU,CPU,priority
 def test_a_trace_is_tried_with_each_rule(file: Path, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_text(TRACE)
     runner = CliRunner(env={"COLUMNS": "200"})
-    done = runner.invoke(app, ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv")])
+    picture = tmp_path / "who.svg"
+    done = runner.invoke(app, ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv"), "--plot", str(picture)])
     assert done.exit_code == 0, done.exception
     rows = {cells[0]: cells for line in done.stdout.splitlines() if len(cells := line.strip().split("  ")) > 3}
     rows = {name: [cell for cell in cells[1:] if cell] for name, cells in rows.items() if name != "rule"}
     assert rows.keys() == {"as the file says", "work stays where it is", "buys at once"}
     bought = {rule: float(cells[1]) for rule, cells in rows.items()}
+    assert all(f"{rule}: cost " in picture.read_text() for rule in rows)
     assert 0 < bought["as the file says"] < 4 < 40 < bought["buys at once"]
 
 

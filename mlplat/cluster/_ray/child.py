@@ -44,7 +44,11 @@ _WRONG = (
     "UnknownParameter",
     "OptInRequired",
     "Forbidden",
+    "Credential",  # botocore's NoCredentialsError and its like, google.auth's DefaultCredentialsError
+    "ClientAuthenticationError",
 )
+_UNHEARD = ("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError", "ServiceRequestError")
+"""What clients raise where the cloud never got the request. A read that timed out is none: the cloud may have done it."""
 
 
 class Child:
@@ -84,12 +88,12 @@ class Child:
 
 
 def _told(error: Exception) -> NoCapacity | Unavailable | InvalidInput | Unknown:
-    """Whether a machine may have been made: only where the cloud gave a code that says why not, none was."""
-    code = error.category if isinstance(error, NodeLaunchException) else ""
+    """Whether a machine may have been made: only where the cloud, or its client, gave a code that says why not, none was."""
+    code = error.category if isinstance(error, NodeLaunchException) else type(error).__name__
     said = _first_line(error)
     if any(part in code for part in _NONE):
         return NoCapacity(said)
-    if any(part in code for part in _LATER):
+    if any(part in code for part in (*_LATER, *_UNHEARD)):
         return Unavailable(said)
     if any(part in code for part in _WRONG):
         return InvalidInput(said)
