@@ -156,6 +156,22 @@ def gather(
     gather(wanted, wait_s=wait, clock=SystemClock(), wait=sleep, say=typer.echo)
 
 
+@app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML of a RayCluster of KubeRay.")],
+    wait: Annotated[float, typer.Option(help="How long Ray may take to come up, in seconds.")] = 120.0,
+) -> None:
+    """Run on the head of a cluster on Kubernetes, after each start of it: tell the queue of jobs which nodes are own, and which
+    cost. Elsewhere mlplat's provider does that."""
+    from mlplat.cluster._ray.gather import told
+    from mlplat.cluster._ray.kuberay import cloud_of
+
+    cloud = cloud_of(read(file))
+    told(cloud, wait_s=wait, clock=SystemClock(), wait=sleep)
+    names = {"own": cloud.own, "bought": cloud.kinds}
+    typer.echo("; ".join(f"{name}: {', '.join(kind.name for kind in kinds)}" for name, kinds in names.items()))
+
+
 def _row(kind: NodeType) -> tuple[str, str, str, str]:
     if not kind.offers:
         return "own", str(kind.max_workers), ", ".join(kind.hosts), ""

@@ -13,7 +13,7 @@ from ray.exceptions import RpcError
 
 from mlplat.clock import Clock
 from mlplat.errors import Refused, Unavailable
-from mlplat.jobs._ray.cloud import FLOOR, NAMESPACE, keep, published
+from mlplat.jobs._ray.cloud import FLOOR, NAMESPACE, keep, publish, published
 from mlplat.jobs.cloud import Cloud
 
 LOOK_S, FIRST_S, ASK_S = 2.0, 60.0, 10.0
@@ -50,6 +50,19 @@ def gather(
             why = published()
             raise Unavailable(f"only {said} after {past_s:.0f} s{f'; {why.closed}' if why and why.closed else ''}")
         wait(LOOK_S)
+
+
+def told(cloud: Cloud, *, wait_s: float, clock: Clock, wait: Callable[[float], None]) -> None:
+    """Have the queue of jobs of the cluster of this machine know what there is, as soon as that answers."""
+    began_s = clock.elapsed_s()
+    while True:
+        try:
+            ray.init(address="auto", log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
+            return publish(cloud)
+        except ConnectionError:
+            if clock.elapsed_s() - began_s > wait_s:
+                raise Unavailable(f"no Ray answers on this machine after {wait_s:g} s") from None
+            wait(LOOK_S)
 
 
 def machines(cloud: Cloud, wanted: Mapping[str, float]) -> dict[str, int]:
