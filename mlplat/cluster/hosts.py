@@ -70,6 +70,11 @@ class Hosts:
             if name in self._tags:
                 self._tags[name].update(tags)
 
+    def silent(self) -> Sequence[str]:
+        """Those that did not answer when they were asked last."""
+        with self._lock:
+            return [host for host, (_, there) in self._known.items() if not there]
+
     def _answering(self, hosts: Sequence[str]) -> set[str]:
         """All are asked at once, each every few seconds."""
         now_s = self._clock.elapsed_s()

@@ -57,6 +57,8 @@ class Router:
         """What each site said last."""
         self._ended_us: dict[str, int] = {}
         """When machines were given back, which their sites may list for a while."""
+        self.lost = self.strangers = 0
+        """Bought machines that ended by themselves, and those that were there and not written down, since this began."""
 
     def refresh(self) -> Mapping[str, Seen]:
         """Ask all sites. Of one that does not answer, what it said last stands: its machines are not gone for that."""
@@ -77,6 +79,11 @@ class Router:
         with self._lock:
             return {machine: seen for listed in self._seen.values() for machine, seen in listed.items()}
 
+    def by_site(self) -> Sequence[tuple[str, Seen]]:
+        """The same, each with its site."""
+        with self._lock:
+            return [(site, seen) for site, listed in self._seen.items() for seen in listed.values()]
+
     def find(self, name: str) -> Seen | None:
         """One of them."""
         with self._lock:
@@ -87,6 +94,16 @@ class Router:
         now_us = self._clock.now_us()
         bills = self._ledger.bills(window("month", now_us)[0], OWN)
         return spent(self._budget, bills, ahead_s=GIVE_BACK_S, now_us=now_us)
+
+    def spending(self) -> Mapping[str, tuple[float, float | None]]:
+        """This hour, day and month: what bought machines have cost so far, and what they may."""
+        now_us = self._clock.now_us()
+        bills = self._ledger.bills(window("month", now_us)[0], OWN)
+        limits = {"hour": self._budget.per_hour, "day": self._budget.per_day, "month": self._budget.per_month}
+        return {
+            name: (sum(bill.spent(window(name, now_us)[0], now_us) for bill in bills), limit)
+            for name, limit in limits.items()
+        }
 
     def create(self, kind: NodeType, tags: Mapping[str, str], count: int) -> Launch:
         """Ask for so many machines, one offer after the other, until all are there or no offer is left."""
@@ -232,6 +249,7 @@ class Router:
             if expected:
                 self._ledger.came(expected.pop(0).number, name)
             else:
+                self.strangers += 1
                 self._ledger.adopt(self._stranger(site, name, seen, asked_us))
                 self._say(f"site {site}: {name} is there and was not known; it is taken into the ledger")
         for name, row in named.items():
@@ -239,6 +257,7 @@ class Router:
                 continue
             if row.asked_us < old_us or (name in self._seen[site] and self._seen[site][name].running):
                 self._ledger.went([row.number], "it ended at its site", asked_us)
+                self.lost += site != OWN
             else:
                 listed[name] = Seen(tags=row.tags, running=False)
         never = [row.number for left in waiting.values() for row in left if row.asked_us < old_us]

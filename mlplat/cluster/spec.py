@@ -173,6 +173,7 @@ def _of_file(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(path=("provider",), message="ledger is missing: a path on the head, or the URL of a database")
     yield from _of_budget(provider.get("budget", {}))
     yield from _of_burst(provider.get("burst", {}))
+    yield from _of_metrics(provider.get("metrics", {}))
     yield from _numbers(config, (), {"max_workers": int, "idle_timeout_minutes": float, "upscaling_speed": float})
     if not config.get("upscaling_speed"):
         yield Problem(
@@ -216,6 +217,14 @@ def _of_burst(given: Any) -> Iterator[Problem]:
     if not isinstance(given.get("back", True), bool):
         yield Problem(path=(*path, "back"), message=f"is {given['back']!r}, and must be true or false")
     yield from _numbers(given, path, {"wait_s": float, "stay_s": float})
+
+
+def _of_metrics(given: Any) -> Iterator[Problem]:
+    path: Path = ("provider", "metrics")
+    if not isinstance(given, Mapping) or given.keys() - {"port", "host"} or (given and "port" not in given):
+        yield Problem(path=path, message="must be a mapping with port, and host (default: 127.0.0.1)")
+        return
+    yield from _numbers(given, path, {"port": int})
 
 
 def _of_type(config: Mapping[str, Any], path: Path, given: Any, sites: Any) -> Iterator[Problem]:

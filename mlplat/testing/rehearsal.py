@@ -132,6 +132,8 @@ def rehearsed(
     _stand_ins(folder / BIN)
     provider = found["provider"]
     provider |= {"module": MODULE, "folder": str(folder / "own"), "ledger": str(folder / "machines.db")}
+    if "metrics" in provider:
+        provider["metrics"]["port"] = free_port()
     for name in provider.get("sites", {}):
         provider["sites"][name] = {
             "type": "external",

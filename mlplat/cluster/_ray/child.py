@@ -56,10 +56,12 @@ class Child:
 
     def __init__(self, provider: NodeProvider) -> None:
         self.provider = provider
+        self._listed: frozenset[str] = frozenset()
 
     def machines(self) -> Mapping[str, Seen]:
         try:
             names = self.provider.non_terminated_nodes({})
+            self._listed = frozenset(names)
             return {n: Seen(tags=self.provider.node_tags(n), running=self.provider.is_running(n)) for n in names}
         except Exception as error:  # each provider has its own
             raise Unavailable(f"its machines cannot be listed: {_first_line(error)}") from error
@@ -84,7 +86,12 @@ class Child:
         return str(found)
 
     def tag(self, name: str, tags: Mapping[str, str]) -> None:
-        self.provider.set_node_tags(name, dict(tags))
+        if name not in self._listed:  # EC2's tags only what it has listed: it fails once, and then waits for ever
+            self.machines()
+        try:
+            self.provider.set_node_tags(name, dict(tags))
+        except Exception as error:  # each provider has its own
+            raise Unavailable(f"{name} could not be tagged: {_first_line(error)}") from error
 
 
 def _told(error: Exception) -> NoCapacity | Unavailable | InvalidInput | Unknown:

@@ -30,9 +30,11 @@ from mlplat.clock import SystemClock
 from mlplat.cluster._ray.child import Child
 from mlplat.cluster.hosts import Alive, Hosts, answers
 from mlplat.cluster.ledger import MachineLedger
+from mlplat.cluster.metrics import ClusterMetrics, serve
 from mlplat.cluster.router import OWN, Router
 from mlplat.cluster.site import Site
 from mlplat.cluster.spec import Budget, node_type, parse
+from mlplat.config import LOOPBACK
 from mlplat.jobs._ray.cloud import publish
 from mlplat.jobs.cloud import Cloud
 
@@ -54,12 +56,14 @@ class Provider(NodeProvider):  # type: ignore[misc]
             name: Child(_get_node_provider(given, cluster_name, use_cache=False))
             for name, given in provider_config.get("sites", {}).items()
         }
-        sites[OWN] = Hosts(tags, self._alive(), clock)
+        hosts = sites[OWN] = Hosts(tags, self._alive(), clock)
         budget = Budget(**provider_config.get("budget", {}))
         self._sites = sites
         self._cloud = Cloud.of_json(given) if (given := provider_config.get("cloud")) else None
         self._published: Cloud | None = None
         self.router = Router(cluster_name, budget, sites, ledger, clock, lambda: uuid4().hex, log.warning)
+        if (metrics := provider_config.get("metrics")) and on_head():
+            serve(ClusterMetrics(self.router, hosts), metrics["port"], metrics.get("host", LOOPBACK))
 
     def _alive(self) -> Alive:
         return answers(self.provider_config.get("probe_port", SSH))
