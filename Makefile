@@ -11,7 +11,7 @@ demo: .venv
 	$(RUN)python -m examples.flights
 
 test: check
-	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -n 2 --dist worksteal -m 'ray and not soak'
+	$(RUN)pytest -q -n 2 --dist worksteal -m 'slow and not ray' && $(RUN)pytest -q -n 2 --dist worksteal -m 'ray and not soak and not alone' && $(RUN)pytest -q -m 'alone and not soak'
 
 check: .venv
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)mypy && $(RUN)lint-imports && $(RUN)pytest -q -n 2 --dist worksteal --ignore=tests/ray --durations=3 --durations-min=1 -m 'not ray and not slow'
@@ -20,7 +20,7 @@ soak: .venv
 	$(RUN)pytest -q -m soak
 
 ray: .venv
-	$(RUN)pytest -q -n 2 --dist worksteal -m ray
+	$(RUN)pytest -q -n 2 --dist worksteal -m 'ray and not alone' && $(RUN)pytest -q -m alone
 
 bench: .venv
 	for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | grep -v '^_'); do $(RUN)python -m benchmarks.$$name || exit 1; done

@@ -217,6 +217,8 @@ def test_a_row_of_the_benchmark_of_bursting_has_its_form_in_quick(tmp_path: Path
 
 
 @pytest.mark.ray
+@pytest.mark.alone
+@pytest.mark.soak
 def test_all_bought_machines_are_killed_and_their_work_goes_on_and_they_are_given_back(tmp_path: Path) -> None:
     (row,) = run("burst", tmp_path, "--only", "all_cloud_killed_s")
     assert row["holds"], row

@@ -15,8 +15,8 @@ from typing import Any
 import mlplat
 from benchmarks._burst import simulated
 from benchmarks._figures import Figures, Scene
+from mlplat.cluster.rehearsal import Rehearsal, rehearsal
 from mlplat.config import in_environment
-from mlplat.testing.rehearsal import Rehearsal, rehearsal
 
 FILE = Path(__file__).parents[2] / "clusters" / "onprem-burst-aws.yaml"
 IDLE_S, BOOT_S, CHECKPOINT, PATIENCE_S = 10, 3.0, 20, 180.0

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlplat.testing.rehearsal import rehearsal
+from mlplat.cluster.rehearsal import rehearsal
 
 HERE = Path(__file__).parent
 FILE = HERE.parents[1] / "clusters" / "onprem.yaml"

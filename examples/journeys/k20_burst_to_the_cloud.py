@@ -18,7 +18,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import mlplat
-from mlplat.testing.rehearsal import rehearsal
+from mlplat.cluster.rehearsal import rehearsal
 
 FILE = Path(__file__).parents[2] / "clusters" / "onprem-burst-aws.yaml"
 # Each step is kept, so that work that is moved goes on where it was: SIGTERM says that it is to move, code 75 that it will go on.

@@ -16,6 +16,8 @@ _SERVE = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_PROXY_USE_GRPC": "1",  # computed before the flag above is: both are needed
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # In Ray's 5 s a process does not start on a busy machine: it would be killed, and serving fail.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 _HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
+from threading import Event
 from time import sleep
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster import guard as guards
 from mlplat.cluster.check import checked, read
 from mlplat.cluster.hosts import answers
+from mlplat.cluster.rehearsal import rehearsal
 from mlplat.cluster.simulation import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
@@ -96,6 +98,25 @@ def simulate(
         from mlplat.cluster.picture import draw
 
         typer.echo(draw(outcomes, plot))
+
+
+@app.command()
+def rehearse(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML of a cluster with mlplat's provider.")],
+    boot_s: Annotated[float, typer.Option(help="Seconds until a bought machine boots.")] = 0.0,
+) -> None:
+    """Start FILE's cluster on this machine alone, until Ctrl-C: its machines are folders, its GPUs are numbers, and all else is
+    as it will be. Commands that install something are left out."""
+    checked(file)
+    with (
+        TemporaryDirectory(prefix="mlc-", dir="/tmp") as folder,
+        rehearsal(file, Path(folder), boot_s=boot_s) as cluster,
+    ):
+        for name, value in cluster.environment.items():
+            typer.echo(f"export {name}={value}")
+        typer.echo(f"export RAY_API_SERVER_ADDRESS={cluster.dashboard}  # for mlplat submit")
+        typer.echo(f"its machines are under {folder}; Ctrl-C ends it")
+        Event().wait()
 
 
 @app.command()

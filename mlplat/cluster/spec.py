@@ -310,7 +310,7 @@ def _numbers(given: Mapping[str, Any], path: Path, kinds: Mapping[str, type]) ->
             yield Problem(path=(*path, name), message=f"is {value!r}, and must be {what} from 0")
 
 
-_MODULES = ("mlplat.cluster.Provider", "mlplat.testing.rehearsal.Provider")
+_MODULES = ("mlplat.cluster.Provider", "mlplat.cluster.rehearsal.Provider")
 _BURST = ("wait_s", "back", "stay_s")
 _OFFER = ("site", "price", "name", "spot", "node")
 _COMMANDS = (

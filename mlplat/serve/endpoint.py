@@ -137,6 +137,16 @@ def alive(url: str) -> bool:
     return epochs(url) is not None
 
 
+def gone(url: str) -> bool:
+    """Whether nobody answers there for certain. Who takes long to say so may be there."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=_ALIVE_TIMEOUT_S, trust_env=False, verify=False).status_code != 200
+    except httpx.ConnectError:
+        return True
+    except httpx.HTTPError:
+        return False
+
+
 def epochs(url: str) -> Mapping[str, int] | None:
     """What is served there: the epoch of its table by name; None if nobody answers."""
     try:

@@ -55,8 +55,9 @@ class SiteContract:
         assert site.address(name)
 
     def test_where_there_are_no_more_it_says_so_and_none_was_made(self, site: Site) -> None:
-        if self.most is None:
-            pytest.skip("it has any number")
+        if self.most is None:  # it has any number
+            assert site.create(self.node, {LAUNCH: "one"}, 1)
+            return
         there = set(site.create(self.node, {LAUNCH: "one"}, self.most))
         with pytest.raises(NoCapacity):
             site.create(self.node, {LAUNCH: "two"}, 1)

@@ -39,7 +39,7 @@ class TestFoldersAsMachines(SiteContract):
     @pytest.fixture
     def site(self, tmp_path: Path) -> Site:
         from mlplat.cluster._ray.child import Child
-        from mlplat.testing.rehearsal import Machines
+        from mlplat.cluster.rehearsal import Machines
 
         return Child(Machines({"folder": str(tmp_path)}, "lab"))
 

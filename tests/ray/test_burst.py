@@ -25,7 +25,7 @@ from mlplat.jobs._ray.cloud import publish
 from mlplat.jobs.cloud import Cloud, Kind
 from tests.ray.test_jobs import BOTH, PATIENCE_S, SLOT, STEPS, controller, python, until
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 OWN = Kind(name="onprem", total={"FPGA": 2.0}, labels={}, most=1)
 BOUGHT = Kind(name="cloud", total={"FPGA": 2.0}, labels={"site": "cloud"}, most=3)
 

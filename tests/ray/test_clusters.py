@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 
 from mlplat import launch
+from mlplat.cluster.rehearsal import prepared
 from mlplat.errors import Refused, Unavailable
-from mlplat.testing.rehearsal import prepared
+from tests.ray.processes import below
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
 WORK = """
@@ -53,6 +55,7 @@ def test_work_goes_to_the_cloud_when_own_gpus_are_full_and_comes_back() -> None:
     assert "what was bought is given back" in done.stdout
 
 
+@pytest.mark.soak
 def test_operators_launch_and_data_scientists_write_python() -> None:
     command = [sys.executable, "-m", "examples.journeys.k15_ops_launches"]
     done = subprocess.run(command, cwd=ROOT, env=variables(), capture_output=True, text=True, timeout=400)
@@ -93,3 +96,26 @@ def test_what_no_cluster_of_the_file_could_have_is_refused_before_anything_start
     with pytest.raises(Unavailable, match=r"its head does not start: .*Start command failed"):
         launch(cluster.file, say=lambda line: None).__enter__()
     assert cluster.machines("aws") == []
+
+
+@pytest.mark.soak
+def test_an_operator_rehearses_a_file_until_ctrl_c() -> None:
+    command = [sys.executable, "-m", "mlplat.cli.main", "cluster", "rehearse", str(CLUSTERS / "onprem-burst-aws.yaml")]
+    with subprocess.Popen(command, env=variables(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        while "Ctrl-C ends it" not in (said or [""])[-1]:
+            said.append(process.stdout.readline())
+            assert said[-1], said
+        exported = dict(re.findall(r"^export (\w+)=(\S+)", "".join(said), re.MULTILINE))
+        found = subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "status"],
+            env=variables() | exported,
+            capture_output=True,
+            text=True,
+        )
+        process.send_signal(signal.SIGINT)
+    assert found.returncode == 0, found.stderr
+    assert "1 head" in found.stdout
+    assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
+    assert not below(exported["RAY_AUTH_TOKEN_PATH"])

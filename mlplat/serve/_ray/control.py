@@ -26,7 +26,7 @@ from mlplat.serve import state
 from mlplat.serve._ray import backbones, notifiers
 from mlplat.serve._ray.ingress import Ingress
 from mlplat.serve._ray.settings import APPLICATION, QUIET, READY_S
-from mlplat.serve.endpoint import Endpoint, alive, epochs
+from mlplat.serve.endpoint import Endpoint, epochs, gone
 from mlplat.serve.http import LIMITS, BodyLimits
 from mlplat.serve.listen import Listen, speaks_tls
 from mlplat.serve.policy import FeaturePolicy
@@ -308,7 +308,7 @@ def _wait(entry: Entry, clock: Clock) -> None:
 def _wait_gone(url: str, clock: Clock) -> None:
     """Until the proxy knows that nobody answers any more: it hears of it later than Serve does."""
     deadline_s = clock.elapsed_s() + READY_S
-    while alive(url) and clock.elapsed_s() < deadline_s:
+    while not gone(url) and clock.elapsed_s() < deadline_s:
         time.sleep(_POLL_S)
 
 

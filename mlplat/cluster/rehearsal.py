@@ -19,12 +19,12 @@ from mlplat._ray.connect import free_port
 from mlplat.cluster.launch import down, up
 
 if TYPE_CHECKING:
-    from mlplat.testing._ray.machines import Machines
-    from mlplat.testing._ray.machines import RehearsalProvider as Provider
+    from mlplat.cluster._ray.folders import Machines
+    from mlplat.cluster._ray.folders import RehearsalProvider as Provider
 
 MACHINE = "MLPLAT_REHEARSAL_MACHINE"
 """The variable by which the processes of a machine are found."""
-MODULE, SITE_MODULE = "mlplat.testing.rehearsal.Provider", "mlplat.testing.rehearsal.Machines"
+MODULE, SITE_MODULE = "mlplat.cluster.rehearsal.Provider", "mlplat.cluster.rehearsal.Machines"
 BIN = "bin"
 STORE_BYTES = 200_000_000
 _PORTS = {"head": "6379", "dashboard": "8265"}
@@ -33,9 +33,9 @@ _QUICK = "AUTOSCALER_UPDATE_INTERVAL_S=1"
 
 def __getattr__(name: str) -> Any:
     if name in {"Provider", "Machines"}:
-        from mlplat.testing._ray import machines
+        from mlplat.cluster._ray import folders
 
-        return {"Provider": machines.RehearsalProvider, "Machines": machines.Machines}[name]
+        return {"Provider": folders.RehearsalProvider, "Machines": folders.Machines}[name]
     raise AttributeError(name)
 
 
@@ -66,7 +66,7 @@ class Rehearsal:
 
     def lose(self, site: str, name: str) -> None:
         """Kill all that runs on a machine, as when its power fails. Its site still lists it."""
-        from mlplat.testing._ray.machines import end
+        from mlplat.cluster._ray.folders import end
 
         end(self.folder / site / name)
 
@@ -81,7 +81,7 @@ def rehearsal(
 ) -> Iterator[Rehearsal]:
     """Start the cluster of a YAML here, all of it under an empty `folder` whose path is short (sockets have names of at most 107
     bytes), and end it with the block. `change` may change what the YAML says, such as how long a job waits before it bursts."""
-    from mlplat.testing._ray.machines import end
+    from mlplat.cluster._ray.folders import end
 
     found = prepared(file, folder, change=change, boot_s=boot_s)
     try:
@@ -176,7 +176,7 @@ def _here(command: str, port: int, dashboard: int, of_head: str) -> str:
 
 def _stand_ins(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    ends = f'exec {sys.executable} -c "from mlplat.testing._ray.machines import off; off()"'
+    ends = f'exec {sys.executable} -c "from mlplat.cluster._ray.folders import off; off()"'
     for name, does in (("sudo", 'exec "$@"'), ("shutdown", ends)):
         (folder / name).write_text(f"#!/bin/sh\n{does}\n")
         (folder / name).chmod(0o755)

@@ -23,9 +23,9 @@ from ray.autoscaler.node_provider import NodeProvider
 from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster._ray.provider import Provider
 from mlplat.cluster.hosts import Alive
+from mlplat.cluster.rehearsal import BIN, MACHINE
 from mlplat.config import environment
 from mlplat.disk import write_atomically
-from mlplat.testing.rehearsal import BIN, MACHINE
 
 HERE = "127.0.0.1"
 
