@@ -1,0 +1,75 @@
+"""What is sent to a cluster from outside, and what is refused before anything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlplat._ray.connect import free_port
+from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
+
+pytestmark = pytest.mark.slow  # Ray takes seconds to import
+
+
+def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlplat.jobs._ray import remote
+
+    monkeypatch.setattr(remote, "GCS_STORAGE_MAX_SIZE", 2 * 2**20)
+    (tmp_path / "big.bin").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "small.py").write_text("x")
+    with pytest.raises(
+        Refused, match=r"has 3 MiB, and a cluster takes 2; the largest are big\.bin \(3 MiB\), small\.py"
+    ):
+        remote.check_size(tmp_path)
+    (tmp_path / ".gitignore").write_text("*.bin\n")
+    remote.check_size(tmp_path)  # what git ignores stays here
+
+
+def test_an_address_a_key_and_a_script_that_are_none_are_told(tmp_path: Path) -> None:
+    from mlplat.jobs._ray.remote import Remote
+
+    with pytest.raises(InvalidInput, match="give the dashboard's"):
+        Remote("ray://head:10001")
+    with pytest.raises(NotFound, match="there is no token file"):
+        Remote("http://127.0.0.1:1", tmp_path / "token")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(Unavailable, match=f"no cluster answers at {nobody}"):
+        Remote(nobody)
+
+
+def test_a_script_is_a_job_of_the_queue_with_all_that_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlplat.jobs._ray.remote import Remote
+
+    sent: dict[str, Any] = {}
+
+    class Client:
+        def submit_job(self, **asked: Any) -> None:
+            sent.update(asked)
+
+    cluster = object.__new__(Remote)
+    cluster._client, cluster.address = Client(), "http://head:8265"
+    (tmp_path / "train.py").touch()
+    job_id = cluster.submit(
+        "train.py",
+        "--lr",
+        1e-3,
+        home="/nfs/home",
+        compute={"GPU": 1},
+        priority="explore",
+        tenant="ann",
+        working_dir=tmp_path,
+        packages=["lion"],
+        variables={"A": "b c"},
+    )
+    assert sent["submission_id"] == job_id
+    assert sent["runtime_env"] == {"working_dir": str(tmp_path)}
+    assert sent["entrypoint"] == (
+        "mlplat jobs submit --compute '{\"GPU\": 1}' --priority explore --follow --home /nfs/home --tenant ann "
+        "--package lion --variable 'A=b c' -- python train.py --lr 0.001"
+    )
+    with pytest.raises(InvalidInput, match=r"other\.py is not in"):
+        cluster.submit("other.py", working_dir=tmp_path)
