@@ -25,7 +25,7 @@ from tests.features.filling import fill_source, made, squared
 from tests.ray.processes import below
 from tests.ray.sold import sold
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [pytest.mark.ray, pytest.mark.alone, pytest.mark.usefixtures("ray_cluster")]
 
 PATIENCE_S = 60.0
 SLOT = {"FPGA": 1}

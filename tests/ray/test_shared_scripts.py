@@ -11,6 +11,7 @@ import pytest
 
 
 @pytest.mark.ray
+@pytest.mark.alone
 def test_everybody_has_a_share_by_weight_and_production_starts_at_once(tmp_path: Path) -> None:
     picture = tmp_path / "who.svg"
     command = [sys.executable, "-m", "examples.ten_tenants", "--seconds", "16", "--picture", str(picture)]
@@ -30,6 +31,7 @@ def test_everybody_has_a_share_by_weight_and_production_starts_at_once(tmp_path:
 
 @pytest.mark.soak
 @pytest.mark.ray
+@pytest.mark.alone
 def test_trials_leave_the_endpoint_and_the_notebook_what_they_need(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.journeys.k14_many_trials_beside_an_endpoint", "--trials", "50"]
     done = subprocess.run([*command, "--home", str(tmp_path / "home")], capture_output=True, text=True, timeout=300)
