@@ -13,7 +13,7 @@ from mlplat.config import environment
 from tests.certificates import certificate
 from tests.ray.drivers import ROOT, told
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 
 
 def test_an_endpoint_comes_through_the_death_of_each_process_and_of_all(tmp_path: Path) -> None:
