@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mlplat._ray import flags, record
 from mlplat.config import Environment, carried, set_environment
@@ -42,6 +44,26 @@ def free_port() -> int:
             return port
 
 
+def _own_number(pid: int) -> int:
+    """A number that no other process of this machine has while this one lives, and `pid` if nobody has that: replicas of two
+    clusters with ports in common would answer for each other."""
+    for number in range(pid, pid + flags.REPLICA_BLOCKS):
+        path = Path(tempfile.gettempdir()) / f"mlplat-ports-{number % flags.REPLICA_BLOCKS}.lock"
+        with suppress(OSError):  # another has it, or it is another user's
+            file = path.open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                raise
+            _HELD.append(file)
+            return number
+    return pid
+
+
+_HELD: list[IO[str]] = []
+
+
 def start_local(
     home: Path, cpus: int | None, resources: Mapping[str, float] | None = None, tls: str | None = None
 ) -> None:
@@ -53,7 +75,7 @@ def start_local(
     variables = flags.local(
         haproxy=flags.has_haproxy(),
         token=token,
-        pid=os.getpid(),
+        pid=_own_number(os.getpid()),
         stats_port=free_port(),
         metrics_port=free_port(),
     )

@@ -28,7 +28,7 @@ _HAPROXY = {
 _TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
 
 _REPLICA_PORTS_FROM = 20_000
-_REPLICA_PORTS = 100
+_REPLICA_PORTS = REPLICA_BLOCKS = 100
 
 
 def has_haproxy() -> bool:
@@ -49,7 +49,7 @@ def local(*, haproxy: bool, token: Path, pid: int, stats_port: int, metrics_port
     Several may run at once: HAProxy's two service ports are free ones, and the replicas' ports are a block chosen by
     `pid`, so that no proxy ever meets the replica of another cluster.
     """
-    first = _REPLICA_PORTS_FROM + pid % _REPLICA_PORTS * _REPLICA_PORTS
+    first = _REPLICA_PORTS_FROM + pid % REPLICA_BLOCKS * _REPLICA_PORTS
     return {
         **shared(haproxy=haproxy),
         **authentication(token),
