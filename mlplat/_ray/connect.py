@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mlplat._ray import flags, record
 from mlplat.config import Environment, carried, set_environment
@@ -44,24 +44,21 @@ def free_port() -> int:
             return port
 
 
+@cache
 def _own_number(pid: int) -> int:
     """A number that no other process of this machine has while this one lives, and `pid` if nobody has that: replicas of two
     clusters with ports in common would answer for each other."""
     for number in range(pid, pid + flags.REPLICA_BLOCKS):
         path = Path(tempfile.gettempdir()) / f"mlplat-ports-{number % flags.REPLICA_BLOCKS}.lock"
         with suppress(OSError):  # another has it, or it is another user's
-            file = path.open("a")
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # never closed: the lock is let go when the process ends
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                file.close()
+                os.close(file)
                 raise
-            _HELD.append(file)
             return number
     return pid
-
-
-_HELD: list[IO[str]] = []
 
 
 def start_local(
