@@ -51,7 +51,9 @@ def _own_number(pid: int) -> int:
     for number in range(pid, pid + flags.REPLICA_BLOCKS):
         path = Path(tempfile.gettempdir()) / f"mlplat-ports-{number % flags.REPLICA_BLOCKS}.lock"
         with suppress(OSError):  # another has it, or it is another user's
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # never closed: the lock is let go when the process ends
+            file = os.open(
+                path, os.O_RDWR | os.O_CREAT, 0o600
+            )  # never closed: the lock is let go when the process ends
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
