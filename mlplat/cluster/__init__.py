@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlplat.cluster._ray.provider import Provider
+    from mlplat.jobs._ray.cloud import own_first
 
-__all__ = ["Provider"]
+__all__ = ["Provider", "own_first"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from mlplat.cluster._ray.provider import Provider
 
         return Provider
+    if name == "own_first":
+        from mlplat.jobs._ray.cloud import own_first
+
+        return own_first
     raise AttributeError(name)

@@ -62,5 +62,16 @@ def selector(kind: Kind, busy: Iterable[str]) -> dict[str, str]:
     return {**kind.labels, NODE: f"!in({names})"} if names else dict(kind.labels)
 
 
+def own_before_bought(labels: Mapping[str, str]) -> dict[str, Any]:
+    """Options of a task, an actor or a replica that has no slots from the queue: it is on own machines with these labels while
+    there is room, else on bought ones. Who names a site has said where it is to be."""
+    if SITE in labels:
+        return {"label_selector": dict(labels)}
+    return {
+        "label_selector": {**labels, SITE: f"!{BOUGHT}"},
+        "fallback_strategy": [{"label_selector": {**labels, SITE: BOUGHT}}],
+    }
+
+
 def is_bought(node: Node) -> bool:
     return node.labels.get(SITE) == BOUGHT

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -39,6 +42,40 @@ def test_an_address_a_key_and_a_script_that_are_none_are_told(tmp_path: Path) ->
     nobody = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(Unavailable, match=f"no cluster answers at {nobody}"):
         Remote(nobody)
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers what a client asks first."""
+
+    keys: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.keys.append(self.headers["Authorization"])
+        body = b'{"version": "4", "ray_version": "2.60.0", "ray_commit": "", "session_name": ""}'
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_key_goes_with_the_requests_and_this_process_keeps_its_own(tmp_path: Path) -> None:
+    from mlplat.jobs._ray.remote import Remote
+
+    (tmp_path / "key").write_text("of-the-other-cluster\n")
+    before = dict(os.environ)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            Remote(f"http://127.0.0.1:{server.server_port}", tmp_path / "key")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set(Dashboard.keys) == {"Bearer of-the-other-cluster"}
+    assert dict(os.environ) == before
 
 
 def test_a_script_is_a_job_of_the_queue_with_all_that_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.experimental.internal_kv import _internal_kv_del
 
 import mlplat
+from mlplat.cluster import own_first
 from mlplat.cluster.guard import drained
 from mlplat.jobs import Rules
 from mlplat.jobs._ray.cloud import publish
@@ -146,3 +147,20 @@ def test_a_machine_that_is_taken_away_with_notice_or_killed_costs_no_step_that_w
     with machine(tmp_path / "three.log"):
         until(lambda: len(steps.read_text()) > killed)
         assert platform.jobs.get(job_id)["leases"] == 3
+
+
+@ray.remote(num_cpus=0, resources={"FPGA": 1.0})
+class Holder:
+    def site(self) -> str:
+        labels = ray.get_runtime_context().get_node_labels()
+        return str(labels.get("site", "own"))
+
+
+def test_actors_beside_the_queue_fill_own_machines_first(platform: mlplat.Platform, tmp_path: Path) -> None:
+    with machine(tmp_path / "raylet.log"):
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
+        holders = [Holder.options(**own_first()).remote() for _ in range(4)]  # type: ignore[attr-defined]
+        assert sorted(ray.get([holder.site.remote() for holder in holders[:2]])) == ["own", "own"]
+        assert sorted(ray.get([holder.site.remote() for holder in holders[2:]])) == ["cloud", "cloud"]
+        for holder in holders:
+            ray.kill(holder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray.autoscaler.v2.sdk import request_cluster_resources
@@ -12,7 +13,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from mlplat.clock import Clock
 from mlplat.jobs.burst import Bursting
-from mlplat.jobs.cloud import Cloud, selector
+from mlplat.jobs.cloud import Cloud, own_before_bought, selector
 
 _KEY, FLOOR, NAMESPACE = b"cloud", b"floor", "mlplat_cluster"
 READ_S = 5.0
@@ -30,6 +31,16 @@ def published() -> Cloud | None:
     """None: nothing can be bought."""
     found = _internal_kv_get(_KEY, namespace=NAMESPACE)
     return Cloud.of_json(json.loads(found)) if found else None
+
+
+def own_first(labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Ray's options for a task, an actor, a Serve replica, or `map_batches`, that takes no slots from the queue of jobs: on own
+    machines (with these `labels`) while there is room, else on bought ones. Of a cluster that buys none, only the labels.
+
+    Such work does not wait for own machines and does not come back to them: only jobs do."""
+    if published() is not None:
+        return own_before_bought(labels or {})
+    return {"label_selector": dict(labels)} if labels else {}
 
 
 def keep(machines: Mapping[str, int]) -> None:

@@ -17,7 +17,6 @@ from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from mlplat._ray.connect import authenticate
 from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
 
 _SHOWN = 3
@@ -32,15 +31,15 @@ class Remote:
     def __init__(self, address: str, token: Path | None = None) -> None:
         if not address.startswith(("http://", "https://")):
             raise InvalidInput(f"address {address!r}: give the dashboard's, as in http://127.0.0.1:8265")
-        if token is not None:
-            if not token.is_file():
-                raise NotFound(f"there is no token file {token}")
-            authenticate(token)
+        if token is not None and not token.is_file():
+            raise NotFound(f"there is no token file {token}")
         for name in _CHATTER:  # what is sent, and how a line to the cluster was closed
             logging.getLogger(name).setLevel(logging.ERROR)
         self.address = address
         with self._translated():
-            self._client = JobSubmissionClient(address)
+            # With each request: Ray's own way would take this process from the cluster that it may be in.
+            key = None if token is None else {"Authorization": f"Bearer {token.read_text().strip()}"}
+            self._client = JobSubmissionClient(address, headers=key)
 
     def submit(
         self,

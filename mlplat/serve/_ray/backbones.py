@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from ray import serve
 
+from mlplat.jobs._ray.cloud import own_first
 from mlplat.jobs.demand import Demand
 from mlplat.serve._ray.settings import APPLICATION, QUIET
 from mlplat.serve.backbone import Backbone, Coalesced, Columns, Outputs
@@ -117,12 +118,10 @@ def _calling(app: str) -> Callable[[Columns, int], Any]:
 
 
 def resources(demand: Demand, *, owned: bool) -> dict[str, Any]:
-    """What a process of it asks Ray for; `owned`: no core."""
+    """What a process of it asks Ray for, on own machines first; `owned`: no core."""
     wanted = dict(demand.resources)
     cpus, gpus = wanted.pop("CPU", 0.0), wanted.pop("GPU", 0.0)
     options: dict[str, Any] = {"num_cpus": 0.0 if owned else cpus, "num_gpus": gpus}
     if wanted:
         options["resources"] = wanted
-    if demand.labels:
-        options["label_selector"] = dict(demand.labels)
-    return options
+    return options | own_first(dict(demand.labels))

@@ -19,6 +19,7 @@ from mlplat._ray.flags import has_haproxy
 from mlplat._ray.session import Session
 from mlplat.clock import Clock, SystemClock
 from mlplat.errors import Conflict, InvalidInput, MlplatError, NotFound, Unavailable
+from mlplat.jobs._ray.cloud import own_first
 from mlplat.metadata.lock import exclusive
 from mlplat.model import artifact
 from mlplat.notify import Notifier
@@ -267,7 +268,7 @@ def _run(session: Session, home: Path, cluster: str, servers: Servers, host: str
     # for ever.
     cpus = 0.0 if session.owned else 0.1
     deployment = Ingress.options(  # type: ignore[attr-defined]
-        ray_actor_options={"num_cpus": cpus}
+        ray_actor_options={"num_cpus": cpus, **own_first()}
     )
     serve.run(deployment.bind(str(home), cluster, servers, host), name=APPLICATION, route_prefix="/")
 
