@@ -45,8 +45,8 @@ LOOPBACK = "127.0.0.1"
 
 class Settings(BaseSettings):
     """Names storage, Ray, the online store, metadata, the cache that endpoints share, for which `tenant` the process works, and
-    where endpoints listen: on `host`, with the certificates and key of the PEM file `tls`. Arguments win over `MLPLAT_*`
-    variables, these over the defaults.
+    where endpoints listen: on `host`, with the certificates and key of the PEM file `tls`. `scratch` is a folder of the own
+    disk of each machine. Arguments win over `MLPLAT_*` variables, these over the defaults.
 
     The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
     """
@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     shared_cache: SecretStr | None = None
     host: str = LOOPBACK
     tls: str | None = None
+    scratch: str | None = None
     tenant: str = "default"
 
     @property
@@ -130,6 +131,7 @@ def check(settings: Settings, env: Environment) -> None:
     _check_ray(settings)
     _check_home(settings, env)
     _check_stores(settings)
+    _check_scratch(settings)
     _check_endpoint(settings)
 
 
@@ -195,6 +197,11 @@ def _check_stores(settings: Settings) -> None:
         raise InvalidInput(
             "shared_cache: the URL must begin with redis:// or rediss://, for one server: no Redis Cluster."
         )
+
+
+def _check_scratch(settings: Settings) -> None:
+    if settings.scratch is not None and not Path(settings.scratch).is_absolute():
+        raise InvalidInput(f"scratch {settings.scratch!r}: give an absolute path, which is a folder of every machine.")
 
 
 def _check_endpoint(settings: Settings) -> None:

@@ -67,6 +67,7 @@ def connect(
     shared_cache: str | None = None,
     host: str | None = None,
     tls: str | Path | None = None,
+    scratch: str | Path | None = None,
     tenant: str | None = None,
     clock: Clock | None = None,
 ) -> Platform:
@@ -78,6 +79,9 @@ def connect(
 
     `shared_cache` is a Redis by which endpoints share the answers of models that have processes of their own, with other clusters
     and over restarts (or MLPLAT_SHARED_CACHE); another one than the online store's, because a cache may forget.
+
+    `scratch` is a folder of each machine's own disk, for what can be made again, such as a training's encoded rows (or
+    MLPLAT_SCRATCH; default: `cache` in the home, which is no near one where the home is on a shared disk).
 
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
@@ -92,6 +96,7 @@ def connect(
         shared_cache=shared_cache,
         host=host,
         tls=None if tls is None else str(Path(tls).expanduser().absolute()),
+        scratch=None if scratch is None else str(scratch),
         tenant=tenant,
     )
     return Platform(settings, env, clock or SystemClock())
@@ -126,6 +131,7 @@ class Platform(Improving, Endpoints):
         self._starting = threading.Lock()
         self._closing = contextlib.ExitStack()
         self.home = open_home(settings.home_path)
+        self.scratch = Path(settings.scratch) if settings.scratch else self.home / "cache"
 
     @cached_property
     def features(self) -> FeatureStore:
@@ -225,6 +231,7 @@ class Platform(Improving, Endpoints):
                     demand=demand,
                     metadata=self.metadata,
                     home=self.home,
+                    scratch=self.scratch,
                     clock=self._clock,
                     progress=shown,
                     final=final,
@@ -290,6 +297,7 @@ class Platform(Improving, Endpoints):
                 science=science,
                 metadata=self.metadata,
                 home=self.home,
+                scratch=self.scratch,
                 clock=self._clock,
                 progress=shown,
                 lease=lease,

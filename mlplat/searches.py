@@ -182,6 +182,7 @@ class Searches(Workers):
             demand=demand,
             metadata=self.metadata,
             home=self.home,
+            scratch=self.scratch,
             clock=self._clock,
             progress=Notes(board.note),
             code=Path.cwd(),

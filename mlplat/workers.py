@@ -31,6 +31,7 @@ class Workers(ABC):
     """A part of `Platform`, which has the stores and Ray."""
 
     home: Path
+    scratch: Path
     _settings: Settings
     _env: Environment
     _clock: Clock

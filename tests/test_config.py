@@ -66,6 +66,12 @@ def test_a_relative_home_inside_a_submitted_job_is_refused() -> None:
     assert load(inside, home="/absolute").home == "/absolute"
 
 
+def test_a_relative_folder_on_each_machines_disk_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="scratch 'disk': give an absolute path"):
+        load(NOWHERE, scratch="disk")
+    assert load(NOWHERE, scratch="/local/disk").scratch == "/local/disk"
+
+
 @pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster", "rediss+cluster"])
 def test_a_redis_may_be_the_online_store(scheme: str) -> None:
     assert load(NOWHERE, online=f"{scheme}://r").online is not None

@@ -56,7 +56,7 @@ def labels(count: int = 2_000) -> pl.DataFrame:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with features, a gold model and its decision."""
     home = tmp_path_factory.mktemp("home")
-    with mlplat.connect(home) as platform:
+    with mlplat.connect(home, scratch=home / "near") as platform:
         platform.features.ingest(readings, events())
         platform.features.apply(recent)
         data = platform.features.training_set("fails", labels(), [recent], label="fails", time="asked_at")
@@ -72,6 +72,11 @@ def test_the_first_model_of_a_name_becomes_gold_with_the_reason_no_incumbent(tra
 
 
 @pytest.mark.slow
+def test_encoded_rows_are_where_they_were_said_to_be(trained: Path) -> None:
+    assert len(list((trained / "near" / "rows").iterdir())) == 1
+    assert not (trained / "cache" / "rows").exists()
+
+
 def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         asked = labels().sample(50, seed=1)

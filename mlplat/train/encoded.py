@@ -1,17 +1,15 @@
-"""The rows of a run, encoded once and kept on the node's disk, where all workers of the node map them: for all epochs, and
-for the next run on the same rows. Imports torch.
+"""The rows of a run, encoded once and kept on the node's disk (`row_cache`), where all workers of the node map them: for all
+epochs, and for the next run on the same rows. Imports torch.
 
 A folder for each set of rows, named by what it was made of; numbers are float32, codes int32. It is written under another
-name, by all workers of the node together, and is whole once it has its own. What a kill cut off stays until `collect`.
+name, by all workers of the node together.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from mlplat.train import row_cache
 from mlplat.train.gang import Gang
 from mlplat.train.rows import encoded_labels, times_of
 from mlplat.train.work import Source
@@ -29,8 +28,6 @@ Array = np.ndarray[Any, Any]
 LABELS = {"binary": np.float32, "multiclass": np.int64, "regression": np.float32}
 PARTS = ("learn", "held_out")
 CHUNK_ROWS = 65_536
-KEPT = 4
-"""So many sets of rows stay: those that were used last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +55,40 @@ class Batch:
     labels: torch.Tensor
 
 
-def open_rows(source: Source, cache: Path, gang: Gang) -> tuple[Rows, Rows]:
-    """Those to learn from and those held out. Encoded now if a node does not have them; all workers call it."""
+def open_rows(
+    source: Source, cache: Path, gang: Gang, *, now_us: int, say: Callable[[str], None] = lambda said: None
+) -> tuple[Rows, Rows]:
+    """Those to learn from and those held out. Encoded now if a node does not have them, or not as they were written; all workers
+    call it. `Unavailable` where they find no room."""
     folder = cache / source.key
-    absent = torch.tensor([float(not folder.exists())])
-    if any(bool(one.item()) for one in gang.gather(absent)):
+    lacks = _lacks(folder, gang, now_us)
+    if any(lacks):
+        if damaged := sum(one == _DAMAGED for one in lacks):
+            say(f"the encoded rows of {damaged} node{'s' * (damaged > 1)} were damaged: they are encoded again")
         mark = int(gang.share([float(secrets.randbits(48))])[0])  # another run may encode the same rows meanwhile
         unfinished = cache / f".unfinished-{source.key}-{mark:x}-{gang.rank - gang.local_rank}"
         _encode(source, unfinished, gang)
         if gang.local_rank == 0:
-            _place(unfinished, folder)
-            _prune(cache)
-        gang.gather(absent)  # the rows are there
-    os.utime(folder)
+            row_cache.seal(unfinished, now_us)
+            row_cache.place(unfinished, folder)
+            row_cache.use(folder)
+            row_cache.prune(cache)
+        gang.gather(torch.zeros(1))  # the rows are there
+    row_cache.use(folder)
     learn, held_out = (_mapped(folder, part) for part in PARTS)
     return learn, held_out
+
+
+_ABSENT, _DAMAGED = 1, 2
+
+
+def _lacks(folder: Path, gang: Gang, now_us: int) -> list[int]:
+    """Of each node, by the first of its workers."""
+    lacks = 0
+    if gang.local_rank == 0 and not row_cache.is_whole(folder, now_us):
+        lacks = _DAMAGED if row_cache.was_sealed(folder) else _ABSENT
+        row_cache.remove(folder)
+    return [int(one.item()) for one in gang.gather(torch.tensor([float(lacks)]))]
 
 
 def _encode(source: Source, folder: Path, gang: Gang) -> None:
@@ -83,6 +99,7 @@ def _encode(source: Source, folder: Path, gang: Gang) -> None:
     counts = {"learn": int((~held_out).sum()), "held_out": int(held_out.sum())}
     if gang.local_rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
+        row_cache.require_room(folder.parent, sum(counts.values()) * _row_bytes(source))
         for part in PARTS:
             _create(folder / part, source, counts[part])
     gang.gather(torch.zeros(1))  # the files are there
@@ -112,6 +129,11 @@ def _create(folder: Path, source: Source, rows: int) -> None:
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
 
 
+def _row_bytes(source: Source) -> int:
+    label = np.dtype(LABELS[source.task.kind]).itemsize
+    return 4 * (source.encoding.width + len(source.encoding.categorical)) + label
+
+
 def _fill(arrays: Mapping[str, Array], at: int, source: Source, table: pa.Table, rows: Array) -> None:
     taken = table if len(rows) == table.num_rows else table.take(pa.array(rows))
     numeric, codes = source.encoding.encode(taken.select(source.encoding.names))
@@ -128,21 +150,3 @@ def _arrays(folder: Path, mode: Literal["r+", "c"]) -> dict[str, Any]:
 def _mapped(folder: Path, part: str) -> Rows:
     arrays = _arrays(folder / part, "c")
     return Rows(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-
-
-def _place(unfinished: Path, folder: Path) -> None:
-    try:
-        unfinished.rename(folder)
-    except OSError:
-        if not folder.exists():  # else another run was faster, or another node that has the same disk
-            raise
-        shutil.rmtree(unfinished)
-
-
-def _prune(cache: Path) -> None:
-    """Another run may read what is removed here: its maps stay. Or it removes the same."""
-    found = [path for path in cache.iterdir() if not path.name.startswith(".")]
-    with suppress(FileNotFoundError):
-        for old in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
-            gone = old.rename(cache / f".gone-{old.name}-{secrets.token_hex(6)}")  # so that no half of it is found
-            shutil.rmtree(gone, ignore_errors=True)

@@ -95,6 +95,7 @@ def reproduce(
     progress: Progress,
     code: Path | None = None,
     lease: Lease | None = None,
+    scratch: Path | None = None,
 ) -> Reproduced:
     """Train again what a version's record says, on the same training set, and compare the weights. Nothing is registered.
 
@@ -117,6 +118,7 @@ def reproduce(
         parent=version.run_id,
         epochs=recorded.epochs,
         lease=lease,
+        scratch=scratch,
     )
     with run.fitted(lambda: False) as fitted:
         assert not isinstance(fitted, Interrupted)

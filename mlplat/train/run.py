@@ -72,7 +72,7 @@ class Fitted:
 class Run:
     """A call, and what it needs. `purpose` tells runs apart that do the same for another reason, and is recorded, as is the
     run `parent`; `began` is told the run's id. `epochs`: so many, on all rows, of which none is held out. `learned`: what it came
-    to already, elsewhere."""
+    to already, elsewhere. `scratch` is a folder of each node's own disk (default: the home's `cache`)."""
 
     data: TrainingSet
     science: Science
@@ -89,6 +89,7 @@ class Run:
     began: Callable[[str], None] = lambda run_id: None
     lease: Lease | None = None
     learned: Learned | None = None
+    scratch: Path | None = None
 
     def work(self, folder: Path) -> Work:
         """What workers get, and nothing is recorded. Raises `InvalidInput` for data that cannot be learnt from."""
@@ -213,7 +214,7 @@ class Run:
             science=self.science,
             settings=self.settings,
             folder=folder.resolve(),
-            cache=(self.home / "cache" / "rows").resolve(),
+            cache=(self.scratch or self.home / "cache").resolve() / "rows",
             threads=self.demand.threads,
             epochs=self.epochs,
         )

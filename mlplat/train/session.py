@@ -305,7 +305,7 @@ def learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callab
 
 
 def _learn(work: Work, gang: Gang, progress: Progress, clock: Clock, stop: Callable[[], bool]) -> Learned | Yielded:
-    rows, held_out = open_rows(work.source, work.cache, gang)
+    rows, held_out = open_rows(work.source, work.cache, gang, now_us=clock.now_us(), say=progress.note)
     checkpoints = Checkpoints(work.folder / "checkpoints")
     with (
         rng.left_alone(gang.device, threads=work.threads),

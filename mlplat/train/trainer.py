@@ -54,13 +54,15 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     began: Callable[[str], None] = lambda run_id: None,
     lease: Lease | None = None,
+    scratch: Path | None = None,
 ) -> TrainedModel | Interrupted:
     """Learn from a training set, save under `home/models/<name>/<digest>`, and register under the name of the training
     set. A run that was begun by the same call and did not end well goes on from its newest checkpoint.
 
     `final` trains again, on all rows, for as many epochs as were best, and registers that too: it is the version that comes
     back, and the promoter judges it by the one before. `code` is a folder under git whose commit is recorded. `stop` is
-    asked several times a second. `began` is told the run's id as soon as there is one, `lease` are the slots for the workers.
+    asked several times a second. `began` is told the run's id as soon as there is one, `lease` are the slots for the workers,
+    and `scratch` is a folder of each node's own disk.
     Raises `InvalidInput` for data or settings that cannot be learnt from, before anything is recorded or after the run is
     recorded as failed; `Conflict` if another process is doing the same.
     """
@@ -76,6 +78,7 @@ def train(
         code=code or Path.cwd(),
         began=began,
         lease=lease,
+        scratch=scratch,
     )
     with run.fitted(stop) as fitted:
         if isinstance(fitted, Interrupted):

@@ -157,6 +157,7 @@ class Holder:
 
 
 def test_actors_beside_the_queue_fill_own_machines_first(platform: mlplat.Platform, tmp_path: Path) -> None:
+    until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)  # the one that was killed is seen to be gone
     with machine(tmp_path / "raylet.log"):
         until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
         holders = [Holder.options(**own_first()).remote() for _ in range(4)]  # type: ignore[attr-defined]

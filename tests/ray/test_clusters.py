@@ -14,12 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mlplat import launch
-from mlplat.cluster.rehearsal import prepared
+from mlplat.cluster.rehearsal import MACHINE, prepared
 from mlplat.errors import Refused, Unavailable
 from tests.ray.processes import below
+from tests.ray.test_jobs import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,15 @@ import os, sys
 import mlplat
 with mlplat.connect(os.environ["MLPLAT_HOME"]) as platform:
     print("of", platform.session.total()["GPU"], "GPUs,", sys.argv[1:], open("data.txt").read())
+"""
+
+
+LAUNCHER = """
+import sys
+from mlplat import launch
+with launch(sys.argv[1], gpus=4, wait_s=300):
+    print("it is there", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -43,6 +54,16 @@ def folder() -> Iterator[Path]:
 def variables() -> dict[str, str]:
     """Of a shell that knows no cluster."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLPLAT_"))}
+
+
+def on_machines_of(folder: Path) -> list[int]:
+    """The processes that run there."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MACHINE, "").startswith(f"{folder}/"):
+                found.append(process.pid)
+    return found
 
 
 def test_work_goes_to_the_cloud_when_own_gpus_are_full_and_comes_back() -> None:
@@ -84,6 +105,29 @@ def test_a_cluster_for_one_piece_of_work_is_started_used_and_ended(folder: Path,
         1 / 0  # noqa: B018
     assert any(line.startswith("8 of 8 GPUs are there") for line in said), said
     assert cluster.machines("aws") == []
+
+
+@pytest.mark.soak
+def test_a_cluster_whose_launcher_was_killed_ends_itself_once_nobody_works_on_it(folder: Path) -> None:
+    def impatient(config: dict[str, Any]) -> None:
+        commands = config["head_start_ray_commands"]
+        assert commands[-1].count("--idle 60") == 1
+        commands[-1] = commands[-1].replace("--idle 60", "--idle 0.5")
+
+    cluster = prepared(CLUSTERS / "aws.yaml", folder, change=impatient)
+    command = [sys.executable, "-c", LAUNCHER, str(cluster.file)]
+    with subprocess.Popen(command, env=variables(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "it is there\n"
+        assert len(cluster.machines("aws")) == 2
+        left = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    try:
+        until(lambda: cluster.machines("aws") == [], patience_s=240)
+        until(lambda: not on_machines_of(folder))
+    finally:
+        for child in left:  # its tunnel
+            child.kill()
 
 
 def test_what_no_cluster_of_the_file_could_have_is_refused_before_anything_starts(folder: Path) -> None:

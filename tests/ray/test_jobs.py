@@ -53,13 +53,13 @@ def platform(ray_cluster: Any, tmp_path: Path) -> Iterator[mlplat.Platform]:
         until(lambda: platform.jobs.list(ended=0).height == 0)
 
 
-def until(true: Callable[[], bool]) -> None:
+def until(true: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> None:
     patience = threading.Event()
-    for _ in range(round(PATIENCE_S / 0.05)):
+    for _ in range(round(patience_s / 0.05)):
         if true():
             return
         patience.wait(0.05)
-    pytest.fail(f"not so after {PATIENCE_S:g} s")
+    pytest.fail(f"not so after {patience_s:g} s")
 
 
 def state(platform: mlplat.Platform, job_id: str) -> str:

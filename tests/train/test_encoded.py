@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from mlplat.train import encoded
-from mlplat.train.encoded import KEPT, Rows, open_rows
-from mlplat.train.gang import Alone
+from mlplat.errors import Unavailable
+from mlplat.train import encoded, row_cache
+from mlplat.train.encoded import Rows
+from mlplat.train.gang import Alone, Gang
+from mlplat.train.row_cache import CHECK_S, KEPT
 from mlplat.train.work import Source
 from tests.train.support import OneOf, work
+
+NOW_US = 1_780_000_000 * 1_000_000
+DAY_US = CHECK_S * 1_000_000
+
+
+def open_rows(source: Source, cache: Path, gang: Gang, now_us: int = NOW_US) -> tuple[Rows, Rows]:
+    return encoded.open_rows(source, cache, gang, now_us=now_us)
 
 
 class Threads(OneOf):
@@ -103,3 +112,72 @@ def test_only_the_rows_used_last_stay(tmp_path: Path) -> None:
     for number in range(KEPT + 2):
         open_rows(replace(source, snapshot=str(number)), tmp_path / "cache", Alone())
     assert len(list((tmp_path / "cache").iterdir())) == KEPT
+
+
+def test_they_may_take_a_part_of_the_disk_and_those_of_this_run_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = work(tmp_path, made={"rows": 500}).source
+    cache = tmp_path / "cache"
+    open_rows(source, cache, Alone())
+    size = sum(file.stat().st_size for file in cache.rglob("*.npy"))
+    monkeypatch.setattr(row_cache.shutil, "disk_usage", lambda path: _Disk(total=5 * 2.5 * size, free=10 * size))
+    for number in range(3):
+        open_rows(replace(source, snapshot=str(number)), cache, Alone())
+    assert len(list(cache.iterdir())) == 2
+    monkeypatch.setattr(row_cache.shutil, "disk_usage", lambda path: _Disk(total=1, free=10 * size))
+    open_rows(source, cache, Alone())
+    assert [path.name for path in cache.iterdir()] == [source.key]
+
+
+@dataclass(frozen=True)
+class _Disk:
+    total: float
+    free: float
+
+
+def test_where_they_find_no_room_it_says_so_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = work(tmp_path, made={"rows": 500}).source
+    monkeypatch.setattr(row_cache.shutil, "disk_usage", lambda path: _Disk(total=1e9, free=500))
+    with pytest.raises(Unavailable, match=r"take 0\.0 GB, and .*cache has 0\.0 GB left: .*MLPLAT_SCRATCH"):
+        open_rows(source, tmp_path / "cache", Alone())
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def _flipped(file: Path) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize(("harm", "later_us"), [(_cut, 0), (Path.unlink, 0), (_flipped, DAY_US)])
+def test_rows_that_are_not_what_was_written_are_encoded_again(
+    tmp_path: Path, harm: Callable[[Path], None], later_us: int
+) -> None:
+    source, cache = work(tmp_path, made={"rows": 500}).source, tmp_path / "cache"
+    rows, _ = open_rows(source, cache, Alone())
+    before = rows.numeric.clone()
+    harm(cache / source.key / "learn" / "numeric.npy")
+    said: list[str] = []
+    rows, _ = encoded.open_rows(source, cache, Alone(), now_us=NOW_US + later_us, say=said.append)
+    assert said == ["the encoded rows of 1 node were damaged: they are encoded again"]
+    assert torch.equal(rows.numeric, before)
+    encoded.open_rows(source, cache, Alone(), now_us=NOW_US + 3 * later_us, say=said.append)
+    assert len(said) == 1
+    assert [path.name for path in cache.iterdir()] == [source.key]
+
+
+def test_every_byte_is_looked_at_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, cache = work(tmp_path, made={"rows": 500}).source, tmp_path / "cache"
+    open_rows(source, cache, Alone())
+    looked: list[Path] = []
+    of = row_cache._sum
+    monkeypatch.setattr(row_cache, "_sum", lambda file: looked.append(file) or of(file))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(encoded, "_encode", None)
+    for hours, looks in ((1, 0), (23, 0), (24, 6), (25, 6), (48, 12)):
+        open_rows(source, cache, Alone(), NOW_US + hours * 3_600 * 1_000_000)
+        assert len(looked) == looks
