@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mlplat.clock import US_PER_S
 from mlplat.cluster.world import Outcome
-from mlplat.errors import InvalidInput
+from mlplat.jobs.picture import save
 
 Step = tuple[int, int, float]
 """From when, until when (microseconds), how much."""
@@ -35,13 +34,7 @@ def draw(outcomes: Mapping[str, Outcome], path: str | Path) -> Path:
         axes.margins(x=0)
     strips[-1].set(xlabel="hours")
     figure.legend(*strips[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
-    target = Path(path)
-    try:
-        with rc_context({"svg.hashsalt": "mlplat", "svg.fonttype": "none"}):  # the same picture is the same file
-            figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
-    except ValueError as error:  # a kind of file that it does not know
-        raise InvalidInput(f"{str(target)!r}: {error}") from None
-    return target
+    return save(figure, path)
 
 
 def _held(outcome: Outcome, *, bought: bool) -> Iterable[Step]:

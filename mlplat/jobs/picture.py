@@ -32,11 +32,16 @@ def draw(held: pl.DataFrame, path: str | Path, *, title: str = "") -> Path:
     axes.set(xlabel="seconds", ylabel="workers held", title=title, xlim=(times[0], times[-1]))
     axes.margins(y=0.02)
     figure.legend(loc="outside right center", frameon=False, reverse=True)
+    return save(figure, path)
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """The same picture is the same file. `InvalidInput` for a kind of file that is none of a picture."""
     target = Path(path)
     try:
-        with rc_context({"svg.hashsalt": "mlplat", "svg.fonttype": "none"}):  # the same picture is the same file
+        with rc_context({"svg.hashsalt": "mlplat", "svg.fonttype": "none"}):
             figure.savefig(target, metadata={"Date": None} if target.suffix == ".svg" else None)
-    except ValueError as error:  # a kind of file that it does not know
+    except ValueError as error:
         raise InvalidInput(f"{str(target)!r}: {error}") from None
     return target
 
