@@ -27,7 +27,7 @@ NODES, CA_KEY = "nodes", "ca.key"
 """In the folder of an operator: what goes to the nodes, and what never does."""
 CA_DAYS = 3_650
 MOST = 1_024
-"""Addresses of a certificate. With 2,048 it has 17 kB, and gRPC's handshakes fail (measured with grpcio 1.85)."""
+"""Addresses of a certificate. With 2,048 it has 17 kB, and handshakes fail (measured with grpcio 1.85; Ray 2.60 takes 1,024)."""
 LOOPBACK = IPv4Address("127.0.0.1")
 _PEM = serialization.Encoding.PEM
 
