@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlplat._ray import flags, record
+from mlplat._ray.greeting import greet
 from mlplat.config import Environment, carried, set_environment
 from mlplat.errors import InvalidInput, Unavailable
 
@@ -149,7 +150,7 @@ def _haproxy() -> str:
 def join(target: str, env: Environment) -> None:
     import ray
 
-    _answers(target)
+    greet(*_answers(target), env.variables)
     if env.variables.get("RAY_AUTH_MODE") == "token" and (path := env.variables.get("RAY_AUTH_TOKEN_PATH")):
         authenticate(Path(path))  # Ray may have been imported before these were set
     wanted = flags.shared(haproxy=flags.has_haproxy())
@@ -167,8 +168,8 @@ def join(target: str, env: Environment) -> None:
         raise Unavailable(f"The Ray cluster at {target} could not be joined: {error}") from error
 
 
-def _answers(target: str) -> None:
-    """Ray itself would wait for minutes where nobody listens."""
+def _answers(target: str) -> tuple[str, int]:
+    """Its host and port. Ray itself would wait for minutes where nobody listens."""
     from ray._private.services import canonicalize_bootstrap_address
 
     nobody = f"No Ray cluster answers at {target}. Start one (`ray start --head`) or leave `ray` out."
@@ -185,6 +186,7 @@ def _answers(target: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except OSError as error:
         raise Unavailable(nobody) from error
+    return host.strip("[]"), int(port)
 
 
 def _quiet() -> dict[str, Any]:

@@ -27,6 +27,11 @@ _HAPROXY = {
 # Train: how often the controller collects reports; Ray's 2 s would make every epoch of a small model last 2 s.
 _TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
 
+CA, CERTIFICATE, KEY = "ca.pem", "node.pem", "node.key"
+"""What a node of a cluster with TLS has, in one folder."""
+USE_TLS, SHOWN = "RAY_USE_TLS", "RAY_TLS_SERVER_CERT"
+TLS_FILES: Mapping[str, str] = {"RAY_TLS_CA_CERT": CA, SHOWN: CERTIFICATE, "RAY_TLS_SERVER_KEY": KEY}
+
 _REPLICA_PORTS_FROM = 20_000
 _REPLICA_PORTS = REPLICA_BLOCKS = 100
 
@@ -66,6 +71,16 @@ def local(*, haproxy: bool, token: Path, pid: int, stats_port: int, metrics_port
 
 def authentication(token: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def tls(folder: Path) -> dict[str, str]:
+    """What a process needs to talk to nodes with TLS, with the files in a folder."""
+    return {USE_TLS: "1", **{name: str(folder / file) for name, file in TLS_FILES.items()}}
+
+
+def uses_tls(variables: Mapping[str, str]) -> bool:
+    """As Ray (2.60) reads it."""
+    return variables.get(USE_TLS, "").lower() in {"1", "true"}
 
 
 def missing(wanted: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster import guard as guards
+from mlplat.cluster.certificates import NODES, networks, write
 from mlplat.cluster.check import checked, read
 from mlplat.cluster.hosts import answers
 from mlplat.cluster.rehearsal import rehearsal
@@ -52,6 +54,32 @@ def check(
     Console().print(f"{spec.cluster}: nothing is wrong", table)
     limits = {name: limit for name in spec.budget.__slots__ if (limit := getattr(spec.budget, name)) is not None}
     typer.echo(f"budget: {', '.join(f'{name} {limit:g}' for name, limit in limits.items()) or 'no limit'}")
+
+
+@app.command()
+def certificates(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML of a cluster with mlplat's provider.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of yours alone; FOLDER/nodes goes to the machines.")
+    ],
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK", help="Where bought machines get addresses, as in 10.0.0.0/24. May be repeated."
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long they are valid.")] = 365,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="By the authority in FOLDER, in place of those there.")
+    ] = False,
+) -> None:
+    """Make what the machines of FILE need to know each other and to encrypt what Ray's processes say: an authority, and a
+    certificate that lists their addresses. The authority's key, FOLDER/ca.key, is for no machine."""
+    spec, now = checked(file), datetime.fromtimestamp(SystemClock().now_us() / US_PER_S, tz=UTC)
+    given = networks(spec, network or [])
+    end = write(folder, spec.cluster, given, days=days, renew=renew, now=now)
+    typer.echo(f"file_mounts: {{~/mlplat/tls: {folder / NODES}}}")
+    typer.echo(f"they end on {end:%Y-%m-%d %H:%M} UTC: before that give the same command with --renew, and ray up")
 
 
 @app.command()

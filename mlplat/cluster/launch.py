@@ -104,6 +104,11 @@ def _of_head(path: Path, config: Mapping[str, Any]) -> tuple[Path, int]:
     key = Path(mounted).expanduser()
     if not key.is_file():
         raise InvalidInput(f"{path}: there is no key at {mounted}; make one: openssl rand -hex 32 > {mounted}")
+    for there, here in config["file_mounts"].items():
+        if not Path(here).expanduser().exists():
+            raise InvalidInput(
+                f"{path}: file_mounts: {there}: there is no {here} (certificates: mlplat cluster certificates {path} FOLDER)"
+            )
     port = re.search(r"--dashboard-port=(\d+)", command)
     return key, int(port[1]) if port else 8265
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,10 +14,10 @@ from mlplat.cluster.router import TYPE, Router
 
 
 class ClusterMetrics:
-    """A collector: it looks when it is asked."""
+    """A collector: it looks when it is asked. `certificate_ends` is when that does which the head shows; None: it has none."""
 
-    def __init__(self, router: Router, hosts: Hosts) -> None:
-        self._router, self._hosts = router, hosts
+    def __init__(self, router: Router, hosts: Hosts, certificate_ends: datetime | None = None) -> None:
+        self._router, self._hosts, self._ends = router, hosts, certificate_ends
 
     def collect(self) -> Iterable[Metric]:
         machines = GaugeMetricFamily(
@@ -45,6 +46,9 @@ class ClusterMetrics:
         yield CounterMetricFamily(
             "mlplat_cluster_strangers", "Machines that were there and not written down", value=self._router.strangers
         )
+        if self._ends is not None:
+            when = "When the certificate ends that the head was started with, in seconds since the epoch"
+            yield GaugeMetricFamily("mlplat_cluster_certificate_ends_seconds", when, value=self._ends.timestamp())
 
 
 def serve(metrics: ClusterMetrics, port: int, host: str) -> None:

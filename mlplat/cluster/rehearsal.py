@@ -6,16 +6,23 @@ from __future__ import annotations
 import copy
 import re
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import yaml
 
+from mlplat._ray import flags
 from mlplat._ray.connect import free_port
+from mlplat.clock import US_PER_S, SystemClock
+from mlplat.cluster import tls
+from mlplat.cluster.certificates import NODES, write
 from mlplat.cluster.launch import down, up
 
 if TYPE_CHECKING:
@@ -25,7 +32,9 @@ if TYPE_CHECKING:
 MACHINE = "MLPLAT_REHEARSAL_MACHINE"
 """The variable by which the processes of a machine are found."""
 MODULE, SITE_MODULE = "mlplat.cluster.rehearsal.Provider", "mlplat.cluster.rehearsal.Machines"
-BIN = "bin"
+BIN, TLS = "bin", "tls"
+DAYS = 30
+"""In which a rehearsal ends."""
 STORE_BYTES = 200_000_000
 _PORTS = {"head": "6379", "dashboard": "8265"}
 _QUICK = "AUTOSCALER_UPDATE_INTERVAL_S=1"
@@ -45,17 +54,19 @@ __all__ = ["Machines", "Provider", "Rehearsal", "prepared", "rehearsal", "rehear
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
     """A cluster that runs here. `file` is its YAML, `address` what connect(ray=...) takes, `dashboard` a URL, and `token` the
-    file with its key; scripts find what is in `environment`."""
+    file with its key; `tls` is the folder with its certificates, if it uses TLS. Scripts find what is in `environment`."""
 
     file: Path
     folder: Path
     address: str
     dashboard: str
     token: Path
+    tls: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "RAY_USAGE_STATS_ENABLED": "0"}
+        known = {**flags.authentication(self.token), "RAY_USAGE_STATS_ENABLED": "0"}
+        known |= flags.tls(self.tls) if self.tls is not None else {}
         return {**known, "RAY_ADDRESS": self.address, "MLPLAT_RAY": self.address}
 
     def machines(self, site: str) -> list[str]:
@@ -105,7 +116,8 @@ def prepared(
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    config["file_mounts"] = {there: str(token) for there in config["file_mounts"]}
+    certificates = _certificates(config, folder)
+    config["file_mounts"] = {there: certificates.get(there, str(token)) for there in config["file_mounts"]}
     change(config)
     port, dashboard = free_port(), free_port()
     config = rehearsed(config, folder, port=port, dashboard=dashboard, client=free_port(), boot_s=boot_s)
@@ -116,7 +128,28 @@ def prepared(
         address=f"127.0.0.1:{port}",
         dashboard=f"http://127.0.0.1:{dashboard}",
         token=token,
+        tls=folder / TLS / NODES if certificates else None,
     )
+
+
+def _certificates(config: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """New ones for this machine, by the mounts that bring them; none where no command uses TLS."""
+    nodes = folder / TLS / NODES
+    found: dict[str, str] = {}
+    for command in filter(tls.uses, (command for key in tls.STARTS for command in config[key])):
+        for name, path in tls.paths(command).items():
+            if (there := tls.mount(path, config["file_mounts"])) is not None:
+                found[there] = str(nodes / flags.TLS_FILES[name] if there == path else nodes)
+    if found:
+        now = datetime.fromtimestamp(SystemClock().now_us() / US_PER_S, tz=UTC)
+        write(folder / TLS, config["cluster_name"], _addresses(), days=DAYS, renew=False, now=now)
+    return found
+
+
+def _addresses() -> list[str]:
+    """Of this machine: Ray takes the one by which others reach it."""
+    named = (one for several in psutil.net_if_addrs().values() for one in several)
+    return [one.address for one in named if one.family == socket.AF_INET]
 
 
 def rehearsed(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlplat._ray import flags
+from mlplat.cluster import tls
 from mlplat.errors import InvalidInput
 from mlplat.jobs.cloud import BOUGHT, SITE, Cloud, Kind
 
@@ -130,7 +133,7 @@ def problems(config: Any, running: Mapping[str, int] | None = None) -> list[Prob
     below that would have Ray kill some, whatever they do."""
     if not isinstance(config, Mapping):
         return [Problem(path=(), message="is not a YAML mapping")]
-    found = list(_of_file(config))
+    found = [*_of_file(config), *_of_tls(config)]
     types = config.get("available_node_types")
     provider = config.get("provider") if isinstance(config.get("provider"), Mapping) else {}
     assert isinstance(provider, Mapping)
@@ -192,6 +195,30 @@ def _of_file(config: Mapping[str, Any]) -> Iterator[Problem]:
             path=("available_node_types", head, "max_workers"),
             message="must be 0: there is one head, and it is no worker",
         )
+
+
+def _of_tls(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """A process without TLS cannot talk to one that has it, and waits for minutes."""
+    found: list[tuple[Path, str]] = [
+        ((key, at), str(command))
+        for key in tls.STARTS
+        for at, command in enumerate(config.get(key) or ())
+        if re.search(r"\b(ray start|mlplat cluster guard)\b", str(command))
+    ]
+    if not any(tls.uses(command) for _, command in found):
+        return
+    for path, command in found:
+        if not tls.uses(command):
+            said = f"has no {flags.USE_TLS}=1, and others have it: none of them could talk to it"
+            yield Problem(path=path, message=said)
+            continue
+        named = tls.paths(command)
+        for name in flags.TLS_FILES:
+            if name not in named:
+                yield Problem(path=path, message=f"has {flags.USE_TLS}=1, and no {name}=...")
+            elif tls.mount(named[name], config.get("file_mounts") or {}) is None:
+                said = f"{name} is {named[name]}, which no file_mounts bring to the machine"
+                yield Problem(path=path, message=said)
 
 
 def _of_budget(given: Any) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from mlplat.cli.cluster import app
 from mlplat.cluster.trace import read
-from mlplat.errors import InvalidInput
+from mlplat.errors import InvalidInput, Refused
 from mlplat.testing.lab import config
 
 
@@ -92,3 +93,17 @@ def test_what_is_wrong_in_a_trace_has_its_line(file: Path, tmp_path: Path, line:
     (tmp_path / "jobs.csv").write_text("at_s,work_s,GPU\n0,1,1\n")
     with pytest.raises(InvalidInput, match="has no column bundles"):
         read(tmp_path / "jobs.csv")
+
+
+def test_certificates_are_made_for_a_file_and_say_what_to_write_and_when_they_end(file: Path, tmp_path: Path) -> None:
+    def made(*options: str) -> Any:
+        return CliRunner().invoke(app, ["certificates", str(file), str(tmp_path / "lab.tls"), *options])
+
+    found = made().exception
+    assert isinstance(found, InvalidInput)
+    assert "give --network" in str(found)
+    done = made("--network", "10.0.0.0/24", "--days", "30")
+    assert f"file_mounts: {{~/mlplat/tls: {tmp_path}/lab.tls/nodes}}" in done.stdout
+    assert re.search(r"they end on \d{4}-\d\d-\d\d \d\d:\d\d UTC", done.stdout)
+    assert isinstance(made("--network", "10.0.0.0/24").exception, Refused)
+    assert made("--network", "10.0.0.0/24", "--renew").exit_code == 0

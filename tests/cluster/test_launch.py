@@ -37,6 +37,11 @@ def test_the_key_is_the_file_that_is_mounted_where_the_head_looks_for_it(tmp_pat
         _of_head(FILE, config)
     (tmp_path / "token").touch()
     assert _of_head(FILE, config) == (tmp_path / "token", 8265)
+    config["file_mounts"]["~/mlplat/tls"] = str(tmp_path / "tls" / "nodes")
+    with pytest.raises(
+        InvalidInput, match=r"~/mlplat/tls: there is no .*nodes \(certificates: mlplat cluster certificates"
+    ):
+        _of_head(FILE, config)
     config["file_mounts"] = {}
     with pytest.raises(InvalidInput, match="must have RAY_AUTH_TOKEN_PATH"):
         _of_head(FILE, config)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+import yaml
 from moto import mock_aws
 
 from mlplat.testing.lab import config
 
 pytestmark = pytest.mark.slow
 
+CLUSTERS = Path(__file__).parents[2] / "clusters"
 REGION = "eu-central-1"
 
 
@@ -93,6 +96,52 @@ def test_ray_finds_what_it_asked_for_also_after_a_restart_and_gives_it_back(
     assert again.poll_errors() == []
     assert not running(ec2)
     assert not again.get_non_terminated()
+
+
+def test_the_rights_of_the_head_are_what_is_asked_of_ec2_and_no_more(
+    ec2: Any, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.client import BaseClient
+
+    from mlplat.cluster import Provider
+
+    call, made = BaseClient._make_api_call, set[str]()
+
+    def recorded(self: Any, name: str, given: Any) -> Any:
+        made.add(f"{self.meta.service_model.service_id.lower()}:{name}")
+        return call(self, name, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", recorded)
+    provider = Provider(asked["provider"], asked["cluster_name"])
+    kind = asked["available_node_types"]["cloud.gpu"]
+    tags = {"ray-user-node-type": "cloud.gpu", "ray-node-kind": "worker"}
+    (name,) = provider.create_node_with_resources_and_labels(kind["node_config"], tags, 1, kind["resources"], {})
+    assert provider.non_terminated_nodes({}) == [name]
+    assert provider.is_running(name)
+    provider.set_node_tags(name, {"ray-node-status": "up-to-date"})
+    assert provider.internal_ip(name)
+    provider.external_ip(name)
+    provider.terminate_nodes([name])
+    assert provider.non_terminated_nodes({}) == []
+    policy = json.loads((CLUSTERS / "aws-head-policy.json").read_text())
+    allowed = [(action, one) for one in policy["Statement"] for action in several(one["Action"])]
+    assert made == {action for action, _ in allowed}
+    changes = [
+        one for action, one in allowed if action != "ec2:DescribeInstances" and "instance/*" in str(one["Resource"])
+    ]
+    assert len(changes) == 4
+    named = yaml.safe_load((CLUSTERS / "onprem-burst-aws.yaml").read_text())["cluster_name"]
+    assert all(named in tag_of(one) for one in changes)
+
+
+def several(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def tag_of(statement: dict[str, Any]) -> list[str]:
+    """What it wants the tag of the cluster to be: of the machine, or of the request that makes it."""
+    wanted = statement["Condition"]["StringEquals"]
+    return [value for key, value in wanted.items() if key.endswith("/ray-cluster-name")]
 
 
 def test_where_a_zone_has_none_the_same_call_gets_them_elsewhere(

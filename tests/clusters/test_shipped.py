@@ -25,7 +25,7 @@ def loaded(name: str) -> dict[str, Any]:
 def test_nothing_is_wrong_with_a_file_and_its_key_is_mounted_and_wanted(name: str) -> None:
     checked(FOLDER / f"{name}.yaml")
     config = loaded(name)
-    (mounted,) = config["file_mounts"]
+    mounted, _ = config["file_mounts"]
     starts = [
         command
         for kind in ("head", "worker")

@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
 from mlplat import launch
-from mlplat.cluster.rehearsal import MACHINE, prepared
+from mlplat._ray import flags
+from mlplat.cluster.certificates import NODES, write
+from mlplat.cluster.rehearsal import MACHINE, Rehearsal, prepared
 from mlplat.errors import Refused, Unavailable
 from tests.ray.processes import below
 from tests.ray.test_jobs import until
@@ -31,6 +35,25 @@ import os, sys
 import mlplat
 with mlplat.connect(os.environ["MLPLAT_HOME"]) as platform:
     print("of", platform.session.total()["GPU"], "GPUs,", sys.argv[1:], open("data.txt").read())
+"""
+JOIN = """
+import sys
+import mlplat
+from mlplat.errors import MlplatError
+try:
+    with mlplat.connect(sys.argv[2], ray=sys.argv[1]) as platform:
+        print(platform.session.total()["GPU"], "GPUs")
+except MlplatError as error:
+    print(error)
+"""
+DRAIN = """
+import sys
+from ray._raylet import GcsClient
+from mlplat.cluster import guard
+nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10).values()
+host, _, port = sys.argv[1].partition(":")
+bought = next(node.node_id.hex() for node in nodes if node.resources_total.get("GPU"))
+print("drained:", guard.drained(host, int(port), 60, node=bought))
 """
 
 
@@ -64,6 +87,13 @@ def on_machines_of(folder: Path) -> list[int]:
             if process.environ().get(MACHINE, "").startswith(f"{folder}/"):
                 found.append(process.pid)
     return found
+
+
+def says(script: str, *words: str, environment: Mapping[str, str]) -> str:
+    command = [sys.executable, "-c", script, *words]
+    return subprocess.run(
+        command, env={**variables(), **environment}, capture_output=True, text=True, timeout=60
+    ).stdout
 
 
 def test_work_goes_to_the_cloud_when_own_gpus_are_full_and_comes_back() -> None:
@@ -102,9 +132,39 @@ def test_a_cluster_for_one_piece_of_work_is_started_used_and_ended(folder: Path,
         assert launched.follow(job_id, heard.append), "".join(heard)
         assert "of 8.0 GPUs, ['a b'] sent with it" in "".join(heard)
         assert launched.list()[-1]["state"] == "SUCCEEDED"
+        of_tls = encrypted(cluster, folder)
+        assert says(DRAIN, cluster.address, environment=cluster.environment) == "drained: True\n"
         1 / 0  # noqa: B018
     assert any(line.startswith("8 of 8 GPUs are there") for line in said), said
     assert cluster.machines("aws") == []
+    assert of_tls["known"] == "8.0 GPUs\n"
+    assert "uses TLS, and this process does not: set RAY_USE_TLS=1" in of_tls["without"]
+    assert "is not known by its certificate" in of_tls["of another authority"]
+    assert of_tls["refused"] == ["UNAVAILABLE", "UNAVAILABLE"]
+
+
+def encrypted(cluster: Rehearsal, folder: Path) -> dict[str, Any]:
+    """What scripts with and without the cluster's certificates are told, and what Ray's port says to who tries all the same."""
+    write(folder / "other", "other", [], days=1, renew=False, now=datetime.now(UTC))
+    other = folder / "other" / NODES
+    given = {"known": cluster.environment, "of another authority": cluster.environment | flags.tls(other)}
+    given["without"] = cluster.environment | {flags.USE_TLS: "0"}
+    told: dict[str, Any] = {
+        name: says(JOIN, cluster.address, str(folder / "home"), environment=environment)
+        for name, environment in given.items()
+    }
+    _, certificate, key = ((other / name).read_bytes() for name in flags.TLS_FILES.values())
+    assert cluster.tls is not None
+    trusting = grpc.ssl_channel_credentials((cluster.tls / flags.CA).read_bytes(), key, certificate)
+    channels = [grpc.insecure_channel(cluster.address), grpc.secure_channel(cluster.address, trusting)]
+    told["refused"] = [refusal(channel) for channel in channels]
+    return told
+
+
+def refusal(channel: grpc.Channel) -> str:
+    with channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")(b"", timeout=20)
+    return str(raised.value.code().name)
 
 
 @pytest.mark.soak

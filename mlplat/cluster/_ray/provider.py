@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
@@ -26,15 +27,17 @@ from ray.autoscaler.tags import (
 )
 from ray.experimental.internal_kv import _initialize_internal_kv, _internal_kv_initialized
 
+from mlplat._ray import flags
 from mlplat.clock import SystemClock
 from mlplat.cluster._ray.child import Child
+from mlplat.cluster.certificates import ends
 from mlplat.cluster.hosts import Alive, Hosts, answers
 from mlplat.cluster.ledger import MachineLedger
 from mlplat.cluster.metrics import ClusterMetrics, serve
 from mlplat.cluster.router import OWN, Router
 from mlplat.cluster.site import Site
 from mlplat.cluster.spec import Budget, node_type, parse
-from mlplat.config import LOOPBACK
+from mlplat.config import LOOPBACK, environment
 from mlplat.jobs._ray.cloud import publish
 from mlplat.jobs.cloud import Cloud
 
@@ -63,7 +66,9 @@ class Provider(NodeProvider):  # type: ignore[misc]
         self._published: Cloud | None = None
         self.router = Router(cluster_name, budget, sites, ledger, clock, lambda: uuid4().hex, log.warning)
         if (metrics := provider_config.get("metrics")) and on_head():
-            serve(ClusterMetrics(self.router, hosts), metrics["port"], metrics.get("host", LOOPBACK))
+            variables = environment().variables
+            end = ends(Path(variables[flags.SHOWN])) if flags.uses_tls(variables) else None
+            serve(ClusterMetrics(self.router, hosts, end), metrics["port"], metrics.get("host", LOOPBACK))
 
     def _alive(self) -> Alive:
         return answers(self.provider_config.get("probe_port", SSH))
