@@ -26,6 +26,8 @@ STORE_BYTES = 200_000_000
 
 def start_spark(master: str) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # the executors need this Python, with Ray and mlplat
+    # Ray on Spark starts the `ray` that it finds on the path, and fails without a word of it where there is none.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     here = {} if not master.startswith("local") else {"spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
     settings = {"spark.task.cpus": "2", "spark.sql.session.timeZone": "Europe/Paris", **here}
     return SparkSession.builder.master(master).config(map=settings).getOrCreate()
