@@ -71,7 +71,7 @@ def train(platform: mlplat.Platform, spark: SparkSession) -> None:
     )
     settings = TrainSettings(epochs=2, batch_size=128, learning_rate=1e-2, holdout_s=8 * 3600)
     model = platform.train(mlp((8,)), data, settings=settings, compute="cpu:1")
-    print(f"trained version {model.version} on Spark's executors: {model.metrics}")
+    print(f"trained version {model.version.version} on Spark's executors: {model.metrics}")
 
 
 if __name__ == "__main__":
