@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import polars as pl
@@ -20,7 +21,8 @@ from mlplat.errors import InvalidInput
 
 # Pre-buffering would keep all of a file in memory until its end.
 _PIECES = ds.ParquetFileFormat(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20)
-_PARQUET, _CSV = (".parquet", ".pq"), (".csv",)
+_PARQUET, _CSV = (".parquet", ".parq", ".pq"), (".csv",)
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +73,29 @@ def _find(where: str) -> _Files:
         )
     wanted = _pattern(str(whole)) if globbed else None
     mine = [f for f in files if not _hidden(f, base) and (wanted is None or wanted.fullmatch(f))]
-    return _Files(where=where, system=system, paths=_of_one_kind(where, mine), base=base)
+    return _Files(where=where, system=system, paths=_of_one_kind(where, system, mine), base=base)
 
 
-def _of_one_kind(where: str, paths: Sequence[str]) -> Sequence[str]:
-    parquet = [path for path in paths if path.endswith(_PARQUET)]
+def _of_one_kind(where: str, system: pafs.FileSystem, paths: Sequence[str]) -> Sequence[str]:
+    # Hive writes files without an ending, as in `000000_0`.
+    heads = {path: _head(system, path) for path in paths if not PurePosixPath(path).suffix}
+    if orc := next((path for path, head in heads.items() if head.startswith(b"ORC")), None):
+        raise InvalidInput(
+            f"{where!r} has files in ORC, which is not read, such as {orc!r}: hand in the table as a Spark DataFrame, "
+            "spark.table(...), or have it written as Parquet"
+        )
+    parquet = [path for path in paths if path.endswith(_PARQUET) or heads.get(path) == b"PAR1"]
     csv = [path for path in paths if path.endswith(_CSV)]
     if parquet and csv:
         raise InvalidInput(f"{where!r} has Parquet files and CSV files: give a pattern for one kind, as in '**/*.csv'")
     if not parquet and not csv:
         raise InvalidInput(f"{where!r} has no .parquet or .csv file")
     return parquet or csv
+
+
+def _head(system: pafs.FileSystem, path: str) -> bytes:
+    with system.open_input_stream(path) as file:
+        return bytes(file.read(4))
 
 
 def _hidden(path: str, base: str) -> bool:
@@ -112,11 +126,29 @@ def file_system(where: str) -> tuple[pafs.FileSystem, str]:
         endpoint = variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL")
         region = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
         return pafs.S3FileSystem(endpoint_override=endpoint, region=region), rest.rstrip("/")
-    if scheme in ("gs", "hdfs"):
+    if scheme == "gs":
         system, path = pafs.FileSystem.from_uri(where)
         return system, path.rstrip("/")
+    if scheme == "hdfs":
+        return _hadoop(where, rest)
     system, path = fsspec.core.url_to_fs(where)
     return pafs.PyFileSystem(pafs.FSSpecHandler(system)), path
+
+
+def _hadoop(where: str, rest: str) -> tuple[pafs.FileSystem, str]:
+    """`rest` is `[user@][host[:port]]/path`. No host is Hadoop's `fs.defaultFS`; a nameservice is a host without a port."""
+    authority, _, path = rest.partition("/")
+    user, _, place = authority.rpartition("@")
+    host, _, port = place.partition(":")
+    try:
+        system = pafs.HadoopFileSystem(host or "default", int(port or 0), user=user or None)
+    except OSError as error:
+        raise InvalidInput(
+            f"{where!r} cannot be reached: {str(error).splitlines()[0]}. Arrow reads HDFS through Hadoop's own client: set "
+            "JAVA_HOME, HADOOP_HOME (or ARROW_LIBHDFS_DIR, the folder of libhdfs.so), and CLASSPATH to what "
+            "`hadoop classpath --glob` prints"
+        ) from None
+    return system, f"/{path}".rstrip("/") or "/"
 
 
 def _parquet(found: _Files, rows: int) -> Iterator[pl.DataFrame]:
@@ -177,4 +209,10 @@ def _partition(path: str, base: str | None) -> dict[str, Any]:
     if base is None:
         return {}
     parts = [part.partition("=") for part in PurePosixPath(path).relative_to(base).parts[:-1]]
-    return {name: int(value) if re.fullmatch(r"-?\d{1,9}", value) else value for name, equals, value in parts if equals}
+    return {name: _partition_value(unquote(value)) for name, equals, value in parts if equals}
+
+
+def _partition_value(text: str) -> int | str | None:
+    if text == _NULL_PARTITION:
+        return None
+    return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from mlplat.errors import InvalidInput
 from mlplat.features.files import read_files
+from mlplat.features.spark import is_spark, spark_batches
 
 CHUNK_ROWS = 500_000
 
@@ -27,8 +28,8 @@ def to_frame(data: Any) -> pl.DataFrame:
 def frames(data: Any) -> Iterator[pl.DataFrame]:
     """`data` in its order, in frames of at most `CHUNK_ROWS` rows; at least one, be it empty.
 
-    It is a polars, pandas or Arrow table, an Arrow dataset or stream of record batches, a Ray Dataset, rows as dicts, or
-    the path or URL of a Parquet or CSV file, a folder of them, or a pattern. Raises `InvalidInput`.
+    It is a polars, pandas or Arrow table, an Arrow dataset or stream of record batches, a Ray Dataset, a Spark DataFrame,
+    rows as dicts, or the path or URL of a Parquet or CSV file, a folder of them, or a pattern. Raises `InvalidInput`.
     """
     stream = _stream(data, CHUNK_ROWS)
     return _sized([_whole(data)] if stream is None else stream, CHUNK_ROWS)
@@ -45,11 +46,13 @@ def _stream(data: Any, rows: int) -> Iterable[pl.DataFrame] | None:
 
 
 def _batches(data: Any, rows: int) -> Iterable[pl.DataFrame] | None:
-    """Of what comes as a stream: an Arrow reader, an Arrow dataset, a Ray Dataset (known by what it can do)."""
+    """Of what comes as a stream: an Arrow reader or dataset, a Ray Dataset, a Spark DataFrame (known by what it can do)."""
     if isinstance(data, pa.RecordBatchReader):
         return _polars(data, data.schema)
     if hasattr(data, "to_arrow_refs") and hasattr(data, "iter_batches"):
         return _polars(data.iter_batches(batch_format="pyarrow", batch_size=rows), None)
+    if is_spark(data):
+        return _polars(spark_batches(data), None)
     if hasattr(data, "to_batches") and hasattr(data, "scanner"):
         return _polars(data.to_batches(batch_size=rows), data.schema)
     return None
