@@ -92,3 +92,17 @@ def test_what_is_wrong_in_a_trace_has_its_line(file: Path, tmp_path: Path, line:
     (tmp_path / "jobs.csv").write_text("at_s,work_s,GPU\n0,1,1\n")
     with pytest.raises(InvalidInput, match="has no column bundles"):
         read(tmp_path / "jobs.csv")
+
+
+def test_a_trace_may_say_what_jobs_read_and_where_that_is(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text("at_s,bundles,work_s,GPU,data_gb,data_at\n0,1,9,1,1.5,onprem\n0,1,9,1,,\n0,1,9,1,0,fra\n")
+    assert [one.job.data for one in read(jobs)] == [(("onprem", 1_500_000_000),), (), ()]
+    for row, said in (
+        ("-1,fra", ":2: data_gb -1 must be"),
+        ("much,fra", ":2: data_gb 'much' must be"),
+        ("8,", ":2: data_at is"),
+    ):
+        jobs.write_text(f"at_s,bundles,work_s,GPU,data_gb,data_at\n0,1,9,1,{row}\n")
+        with pytest.raises(InvalidInput, match=said):
+            read(jobs)
