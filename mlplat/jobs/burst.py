@@ -231,10 +231,10 @@ class _Budgets:
         for job in jobs:
             way, size = ways(self._of(job)[0], job)[0], sum(size for _, size in job.data) / GB
             hours = self.us(job) / US_PER_S / 3_600
-            reason = f"its {size:g} GB would cost {way.egress:.4g} to bring: it waits {hours:.1f} h for own ones"
-            holds[job.group] = Hold(
-                reason=f"own machines are taken; in the cloud {reason}", evidence={"egress": way.egress}
-            )
+            brings = f"its {size:g} GB would cost {way.egress:.4g} to bring"
+            said = brings if way.egress else f"machines near its {size:g} GB cost more"
+            reason = f"own machines are taken; in the cloud {said}: it waits {hours:.1f} h for own ones"
+            holds[job.group] = Hold(reason=reason, evidence={"egress": way.egress})
         return holds
 
 

@@ -30,7 +30,8 @@ def _weight(job: Job, size: int) -> float:
 class Swaps:
     """Who is to leave own machines so that larger ones fit there. Those that are `out` go as soon as there are bought machines
     for them; waiting jobs that `stay` get their room. Where the larger one is on bought machines that would do for them, they
-    change places at once: `back` and `sent`. A job counts as so many times larger as its `burden` says."""
+    change places at once: `back` and `sent`. A job that would have to pay for its data counts as so many times larger as its
+    `burden` says."""
 
     def __init__(
         self,
@@ -53,12 +54,14 @@ class Swaps:
         away = [replace(one.job, count=one.size, least=one.size) for one in there.values()]
         for job in sorted([*ready, *away], key=lambda one: (-one.least, one.submitted_us, one.id)):
             others = [one for one in small if one.job.pool == job.pool and one.job.priority <= job.priority]
-            chosen = free.room_by(job, others, burden)
+            lease = there.get(job.id)
+            larger = burden(job) if lease is None else 1.0  # what is there has paid
+            chosen = free.room_by(job, others, larger, burden)
             if chosen is None:
                 continue
             small = [one for one in small if one not in chosen]
-            lease = there.get(job.id)
-            if lease is not None and _would_do(lease, chosen):
+            choose = cloud.egress and any(one.job.data for one in chosen)
+            if lease is not None and not choose and _would_do(lease, chosen):
                 self.back.append(lease)
                 self.sent += chosen
             else:
@@ -67,9 +70,7 @@ class Swaps:
 
 
 def _would_do(lease: Lease, others: Sequence[Lease]) -> bool:
-    """Whether they fit where it is: bundle by bundle. Where one with data would go is to be chosen."""
-    if any(one.job.data for one in others):
-        return False
+    """Whether they fit where it is: bundle by bundle."""
     has = dict(lease.job.each)
     small = all(amount <= has.get(name, 0.0) for one in others for name, amount in one.job.each)
     return small and sum(one.size for one in others) <= lease.size
@@ -106,14 +107,16 @@ class Free:
             self._taken(job, placed)
         return placed is not None
 
-    def room_by(self, job: Job, others: Sequence[Lease], burden: Callable[[Job], float]) -> list[Lease] | None:
-        """The first of these that make room for it together, if they hold less than it asks for, each as many times as large as
-        its burden. Then the room is its own."""
+    def room_by(
+        self, job: Job, others: Sequence[Lease], larger: float, burden: Callable[[Job], float]
+    ) -> list[Lease] | None:
+        """The first of these that make room for it together, if they hold less than it asks for: it is so many times `larger`,
+        and each of them as many times as its burden says. Then the room is its own."""
         nodes, slots = self.nodes.get(job.pool), self._slots.get(job.pool)
         shape = None if nodes is None else nodes.shape(job)
         if nodes is None or slots is None or shape is None:
             return None
-        trial, weight, sent = Trial(slots, shape, whole=True), _weight(job, job.least) * burden(job), 0.0
+        trial, weight, sent = Trial(slots, shape, whole=True), _weight(job, job.least) * larger, 0.0
         chosen: list[Lease] = []
         for lease in others:
             if trial.total >= job.least:

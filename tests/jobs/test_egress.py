@@ -153,6 +153,20 @@ def test_others_make_room_for_a_job_with_data_before_it_would_go_itself() -> Non
     assert burst(light, queued("heavy", 4, ago_s=HOUR_S)).asked == {"heavy": {"ohio": 4}}
 
 
+def test_what_is_in_the_cloud_has_paid_for_its_data_and_sends_nobody_larger() -> None:
+    large, own = running("large", {f"ohio-{i}": 1 for i in range(4)}, gb=1_000), running("own", {"h0": 4, "h1": 1})
+    found = burst(own, large, machines=bought(FAR, 9))
+    assert (found.back, found.sent, found.asked) == ((), (), {})
+
+
+def test_it_is_said_if_machines_near_the_data_cost_more() -> None:
+    (hold,) = turned(FULL, queued("j", 1, gb=900, at="fra", ago_s=1_000)).holds.values()
+    assert (
+        hold.reason
+        == "own machines are taken; in the cloud machines near its 900 GB cost more: it waits 1.1 h for own ones"
+    )
+
+
 def test_a_job_with_data_does_not_change_places_with_one_that_is_on_machines_far_from_them() -> None:
     large = running("large", {f"ohio-{i}": 1 for i in range(8)})
     light = running("small", {"h0": 1})
@@ -284,5 +298,9 @@ def test_jobs_without_data_are_decided_as_if_nobody_had_said_what_egress_costs(
 ) -> None:
     records = [queued(f"w{i}", size, ago_s=ago) for i, (size, ago) in enumerate(waiting)]
     records += [running(f"o{i}", {f"h{i}": size}) for i, size in enumerate(held)]
+    read = [replace(one, job=replace(one.job, data=(("fra", 10**15),))) for one in records]
     plain = replace(CLOUD, egress={}, kinds=tuple(replace(kind, price=0.0) for kind in CLOUD.kinds))
     assert turned(*records, machines=bought(FAR, 3)) == turned(*records, machines=bought(FAR, 3), cloud=plain)
+    unpriced, before = (burst(*some, machines=bought(FAR, 3), cloud=plain) for some in (read, records))
+    assert (unpriced.asked, unpriced.machines) == (before.asked, before.machines)
+    assert [lease.job.id for lease in unpriced.sent] == [lease.job.id for lease in before.sent]
