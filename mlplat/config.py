@@ -46,7 +46,8 @@ LOOPBACK = "127.0.0.1"
 class Settings(BaseSettings):
     """Names storage, Ray, the online store, metadata, the cache that endpoints share, for which `tenant` the process works, and
     where endpoints listen: on `host`, with the certificates and key of the PEM file `tls`. `scratch` is a folder of the own
-    disk of each machine. Arguments win over `MLPLAT_*` variables, these over the defaults.
+    disk of each machine, and `place` where the home's data are, by the name that a cluster's prices have for it. Arguments win
+    over `MLPLAT_*` variables, these over the defaults.
 
     The URLs are secret: a password in them is never shown by `repr`, stored or logged; `str` of one gives stars.
     """
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     tls: str | None = None
     scratch: str | None = None
     tenant: str = "default"
+    place: str | None = None
 
     @property
     def remote(self) -> bool:

@@ -24,6 +24,7 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.improving import Improving
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.egress import GB
 from mlplat.jobs.lease import GaveWay, Lease
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
@@ -212,7 +213,8 @@ class Platform(Improving, Endpoints):
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
         On a cluster that others use too the workers come from its queue, by `priority` (`platform.jobs`): when others are to have
-        them the run makes a checkpoint, waits, and goes on.
+        them the run makes a checkpoint, waits, and goes on. MLPLAT_PLACE says where the home is, for what it costs to bring the
+        rows to bought machines.
         Raises `Refused` for a demand that the cluster can never hold, `Conflict` while another process runs the same training.
         """
         notifiers, shown = listed(notify), progress or progress_for(self._clock)
@@ -243,7 +245,9 @@ class Platform(Improving, Endpoints):
                     raise GaveWay
                 return found
 
-            return self._on_workers(on, demand, shown, name=data.name, priority=priority)
+            place = self._settings.place
+            data_gb = {} if place is None else {place: data.path.stat().st_size / GB}
+            return self._on_workers(on, demand, shown, name=data.name, priority=priority, data_gb=data_gb)
 
         return told(run, name=data.name, notifiers=notifiers, progress=shown)
 

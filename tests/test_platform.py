@@ -16,8 +16,9 @@ from mlplat import features as F
 from mlplat.errors import InvalidInput, NotFound, Refused
 from mlplat.model import Model, Recorded, Task, mlp
 from mlplat.model.artifact import Golden, load, place, save
+from mlplat.platform import Platform
 from mlplat.testing.learnable import learnable
-from mlplat.train import TrainSettings
+from mlplat.train import Interrupted, TrainSettings
 from tests.cli.test_main import mlplat as command
 from tests.model.networks import make_linear
 
@@ -77,6 +78,27 @@ def test_encoded_rows_are_where_they_were_said_to_be(trained: Path) -> None:
     assert not (trained / "cache" / "rows").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["onprem", None])
+def test_a_training_says_how_much_it_reads_where_the_home_has_a_place(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, where: str | None
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def queued(*_: object, **options: object) -> Interrupted:
+        asked.append(options)
+        return Interrupted(step=0, run_id="1")
+
+    monkeypatch.setattr(Platform, "_on_workers", queued)
+    if where is not None:
+        monkeypatch.setenv("MLPLAT_PLACE", where)
+    with mlplat.connect(trained) as platform:
+        data = platform.features.training_set("fails", labels(), [recent], label="fails", time="asked_at")
+        platform.train(mlp((16,)), data, settings=SETTINGS)
+    assert asked[0]["data_gb"] == ({} if where is None else {where: data.path.stat().st_size / 1e9})
+
+
+@pytest.mark.slow
 def test_batch_prediction_keeps_the_rows_and_their_order(trained: Path) -> None:
     with mlplat.connect(trained) as platform:
         asked = labels().sample(50, seed=1)

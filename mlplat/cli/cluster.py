@@ -86,7 +86,7 @@ def certificates(
 def simulate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The YAML of a cluster with mlplat's provider.")],
     trace: Annotated[
-        Path, typer.Option(metavar="CSV", help="Jobs: at_s, bundles, work_s, and GPU or CPU of a bundle.")
+        Path, typer.Option(metavar="CSV", help="Jobs: at_s, bundles, work_s, GPU or CPU of a bundle, data_gb, data_at.")
     ],
     boot_s: Annotated[float, typer.Option(help="Seconds until a bought machine is a node.")] = Settings().boot_s,
     plot: Annotated[
@@ -94,15 +94,17 @@ def simulate(
     ] = None,
 ) -> None:
     """Try FILE on the jobs of a CSV, with Ray's own autoscaler under a simulated clock: as FILE says, without moving work back,
-    and buying at once."""
+    buying at once, and, if FILE says what egress costs, as if nobody knew where data is."""
     spec, config, arrivals = checked(file), read(file), trace_of(trace)
     if not arrivals:
         raise InvalidInput(f"{trace} has no jobs")
     rules = {
         "as the file says": spec.cloud,
         "work stays where it is": replace(spec.cloud, back=False),
-        "buys at once": replace(spec.cloud, wait_s=0.0, back=False),
+        "buys at once": replace(spec.cloud, wait_s=0.0, back=False, egress={}),
     }
+    if spec.cloud.egress:
+        rules["without a look at data"] = replace(spec.cloud, egress={})
     columns = ("rule", "cost", "GPU-hours bought", "mean wait", "mean time to the end", "moves")
     table = Table(*columns, box=None, title=f"{len(arrivals)} jobs on {spec.cluster}")
     outcomes: dict[str, Outcome] = {}

@@ -28,6 +28,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 Priority = Annotated[str, typer.Option(help="production, normal, explore or idle.")]
 PoolName = Annotated[str, typer.Option("--pool", help="Which machines.")]
 Each = list[str] | None
+DataGb = Annotated[Each, typer.Option(metavar="PLACE=GB", help="Data that it reads from there. May be repeated.")]
 LOOK_S, ENDED = 0.5, {"done", "failed", "cancelled"}
 
 
@@ -44,6 +45,7 @@ def submit(
     package: Annotated[Each, typer.Option(help="A package that it needs, as pip takes it. May be repeated.")] = None,
     variable: Annotated[Each, typer.Option(metavar="NAME=VALUE", help="Of its environment. May be repeated.")] = None,
     image: Annotated[str | None, typer.Option(help="The container image that it runs in.")] = None,
+    data_gb: DataGb = None,
     keeps: Annotated[
         bool, typer.Option("--keeps", help="It keeps its slots until it ends, whoever else waits.")
     ] = False,
@@ -68,6 +70,7 @@ def submit(
             priority=priority,
             pool=pool,
             preemptible=not keeps,
+            data_gb=amounts(data_gb, "PLACE=GB, as in onprem=800"),
             name=name or Path(command[0]).name,
         )
         found = followed(platform, job_id) if follow else jobs.wait(job_id) if wait else jobs.get(job_id)
@@ -183,14 +186,15 @@ def tenant(
     home: Home = None,
 ) -> None:
     """Set what a tenant gets of a pool. What it was before is replaced; its other pools stay."""
+    form = "RESOURCE=AMOUNT, as in GPU=4"
     with opened(home) as platform:
         before = platform.jobs.rules().tenants.get(name, Tenant(name=name))
         platform.jobs.set_tenant(
             replace(
                 before,
                 weight=weight,
-                quota={**before.quota, pool: _amounts(quota)},
-                limit={**before.limit, pool: _amounts(limit)},
+                quota={**before.quota, pool: amounts(quota, form)},
+                limit={**before.limit, pool: amounts(limit, form)},
             )
         )
 
@@ -272,8 +276,8 @@ def pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _amounts(texts: Each) -> dict[str, float]:
+def amounts(texts: Each, form: str) -> dict[str, float]:
     try:
         return {name: float(value) for name, value in map(pair, texts or [])}
     except ValueError:
-        raise InvalidInput(f"{', '.join(texts or [])}: write RESOURCE=AMOUNT, as in GPU=4") from None
+        raise InvalidInput(f"{', '.join(texts or [])}: write {form}") from None

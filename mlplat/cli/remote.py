@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlplat.cli.jobs import Each, Priority, pair
+from mlplat.cli.jobs import DataGb, Each, Priority, amounts, pair
 from mlplat.config import environment
 from mlplat.errors import InvalidInput
 
@@ -32,6 +32,7 @@ def submit(
     working_dir: Annotated[Path, typer.Option(help="The folder that SCRIPT needs; a copy of it is sent.")] = Path(),
     package: Annotated[Each, typer.Option(help="A package that it needs, as pip takes it. May be repeated.")] = None,
     variable: Annotated[Each, typer.Option(metavar="NAME=VALUE", help="Of its environment. May be repeated.")] = None,
+    data_gb: DataGb = None,
     address: Address = None,
     token: Token = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print its id and return.")] = False,
@@ -50,6 +51,7 @@ def submit(
         working_dir=working_dir,
         packages=package or (),
         variables=dict(map(pair, variable or [])),
+        data_gb=amounts(data_gb, "PLACE=GB, as in onprem=800"),
     )
     if detach:
         typer.echo(job_id)

@@ -19,6 +19,7 @@ from mlplat.cluster.spec import NodeType, Spec, parse
 from mlplat.cluster.world import Arrival, Bought, Lost, Machines, Outcome, Ran, SetClock, Settings
 from mlplat.jobs.burst import Bursting, budget_us, own_nodes
 from mlplat.jobs.cloud import NODE, Cloud, selector
+from mlplat.jobs.egress import by_pool, egress
 from mlplat.jobs.job import Job, Node
 from mlplat.jobs.record import HOLDS, Command, Record
 from mlplat.jobs.room import Nodes
@@ -70,6 +71,7 @@ class _Run:
         spec = parse(config)
         self.types, self.head = spec.types, spec.head
         self.rules, self.settings, self.cloud = rules, settings, cloud or spec.cloud
+        self.prices, self.clouds = spec.cloud.egress, by_pool(self.cloud, self.rules)
         self.own, self.bought = own_nodes(self.cloud, self.rules), {kind.name for kind in self.cloud.kinds}
         self.clock = SetClock(from_us)
         self.ledger = MachineLedger(ledger, spec.cluster)
@@ -79,10 +81,8 @@ class _Run:
             name: float(given.get("idle_timeout_s", config.get("idle_timeout_minutes", 0) * 60))
             for name, given in config["available_node_types"].items()
         }
-        limits = (spec.budget.per_hour, spec.budget.per_day, spec.budget.per_month)
-        self._limited = any(limit is not None for limit in limits)
-        self._watching = False
-        self._vain = 0
+        self._limited = (spec.budget.per_hour, spec.budget.per_day, spec.budget.per_month) != (None, None, None)
+        self._watching, self._vain, self._left = False, 0, 0
         self.outcome = Outcome()
         self.records: dict[str, Record] = {}
         self.work: dict[str, float] = {}
@@ -98,7 +98,6 @@ class _Run:
         self.last: Turn | None = None
         self._order = count()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._left = 0
         for arrival in arrivals:
             self.work[arrival.job.id] = arrival.work_s
             self._left += 1
@@ -182,11 +181,11 @@ class _Run:
 
     def _arrived(self, job: Job) -> None:
         self.records[job.id] = Record(job=job, name=job.id, command=Command(arguments=(), folder=""))
-        budget_us = self._budget_us(job)
-        self._at(job.submitted_us + budget_us, lambda: None)  # then the queue looks again
+        for one in (job, replace(job, data=())):  # others may be sent before it goes itself
+            self._at(job.submitted_us + self._budget_us(one), lambda: None)  # then the queue looks again
 
     def _budget_us(self, job: Job) -> int:
-        return budget_us(self.cloud, job, self.own.get(job.pool))
+        return budget_us(self.clouds[job.pool], job, self.own.get(job.pool))
 
     def _made(self, names: Sequence[str], kind: str) -> None:
         """The provider has bought machines."""
@@ -283,6 +282,8 @@ class _Run:
         job = after.job
         if before.state == "queued" and after.state == "placing":
             self.outcome.began_us.setdefault(job.id, self.clock.us)
+            if self._in_cloud(after):
+                self.outcome.egress += max(egress(self.prices, job, self.nodes[n].labels) for n, _ in after.placed)
             if self._in_cloud(after) and not before.left_us and self._free_gpus(job) > 0:
                 self.outcome.misplaced += 1
         if after.state == "stopping" and before.state == "running":
@@ -330,8 +331,7 @@ class _Run:
 
     def _free_gpus(self, job: Job) -> float:
         """Of own machines, if the job fits there now."""
-        own = [n for n in self.nodes.values() if self.kinds[n.id] not in self.bought]
-        nodes = Nodes(own)
+        nodes = Nodes([node for node in self.nodes.values() if self.kinds[node.id] not in self.bought])
         slots = Slots(nodes, [record.held() for record in self.records.values() if record.state in HOLDS])
         shape = nodes.shape(job)
         fit = None if shape is None else slots.fit(shape, job.least, later=False, whole=True)

@@ -11,6 +11,7 @@ from mlplat._ray import flags
 from mlplat.cluster import tls
 from mlplat.errors import InvalidInput
 from mlplat.jobs.cloud import BOUGHT, SITE, Cloud, Kind
+from mlplat.jobs.egress import REGION
 
 ONPREM = "onprem"
 Path = tuple[str | int, ...]
@@ -101,15 +102,27 @@ def _cloud(config: Mapping[str, Any]) -> Cloud:
     workers = [kind for name, kind in types.items() if name != config["head_node_type"]]
     kinds = {
         site: tuple(
-            Kind(name=kind.name, total=kind.resources, labels=kind.labels, most=kind.max_workers)
+            Kind(
+                name=kind.name,
+                total=kind.resources,
+                labels=kind.labels,
+                most=kind.max_workers,
+                price=kind.offers[0].price if kind.offers else 0.0,  # they are tried in this order
+            )
             for kind in workers
             if bool(kind.offers) == (site == BOUGHT)
         )
         for site in (ONPREM, BOUGHT)
     }
     most = config["max_workers"] - sum(kind.most for kind in kinds[ONPREM])
-    burst = config["provider"].get("burst", {})
-    return Cloud(kinds=kinds[BOUGHT], own=kinds[ONPREM], most=max(0, most), **burst)
+    provider = config["provider"]
+    return Cloud(
+        kinds=kinds[BOUGHT],
+        own=kinds[ONPREM],
+        most=max(0, most),
+        egress=provider.get("egress", {}),
+        **provider.get("burst", {}),
+    )
 
 
 def node_type(name: str, given: Mapping[str, Any]) -> NodeType:
@@ -177,6 +190,7 @@ def _of_file(config: Mapping[str, Any]) -> Iterator[Problem]:
     yield from _of_budget(provider.get("budget", {}))
     yield from _of_burst(provider.get("burst", {}))
     yield from _of_metrics(provider.get("metrics", {}))
+    yield from _of_egress(provider.get("egress", {}), config.get("available_node_types"))
     yield from _numbers(config, (), {"max_workers": int, "idle_timeout_minutes": float, "upscaling_speed": float})
     if not config.get("upscaling_speed"):
         yield Problem(
@@ -252,6 +266,27 @@ def _of_metrics(given: Any) -> Iterator[Problem]:
         yield Problem(path=path, message="must be a mapping with port, and host (default: 127.0.0.1)")
         return
     yield from _numbers(given, path, {"port": int})
+
+
+def _of_egress(given: Any, types: Any) -> Iterator[Problem]:
+    path: Path = ("provider", "egress")
+    if not isinstance(given, Mapping):
+        yield Problem(path=path, message="must be a mapping: what a GB costs that leaves a place, as in onprem: 0.02")
+        return
+    yield from _numbers(given, path, dict.fromkeys(given, float))
+    for place in given:
+        if given[place] is None or not isinstance(place, str):
+            yield Problem(
+                path=(*path, place), message="must be the name of a place with what a GB costs that leaves it"
+            )
+    for name, kind in types.items() if given and isinstance(types, Mapping) else ():
+        labels = kind.get("labels") if isinstance(kind, Mapping) else None
+        region = labels.get(REGION) if isinstance(labels, Mapping) else None
+        if region is not None and region not in given:
+            yield Problem(
+                path=("available_node_types", name, "labels", REGION),
+                message=f"{region!r} is none of provider.egress: {', '.join(map(str, given))}",
+            )
 
 
 def _of_type(config: Mapping[str, Any], path: Path, given: Any, sites: Any) -> Iterator[Problem]:

@@ -65,7 +65,8 @@ class Bought:
 class Outcome:
     """What became of the work: when each job began and ended, where it ran, what was bought and what that cost. `misplaced` is
     how often work was put on bought machines while it fitted on own ones, without leaving those to a larger job. `moved` is how
-    often work was stopped, and `lost_s` how much of it had to be done again."""
+    often work was stopped, and `lost_s` how much of it had to be done again. `egress` is what it cost to bring data to bought
+    machines; it is part of the `cost`."""
 
     began_us: dict[str, int] = field(default_factory=dict)
     ended_us: dict[str, int] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Outcome:
     misplaced: int = 0
     moved: int = 0
     lost_s: float = 0.0
+    egress: float = 0.0
     ticks: int = 0
     until_us: int = 0
 
@@ -85,7 +87,7 @@ class Outcome:
 
     @property
     def cost(self) -> float:
-        return sum(bill.price * _hours(bill, self.until_us) for bill in self.bills)
+        return sum(bill.price * _hours(bill, self.until_us) for bill in self.bills) + self.egress
 
 
 def _hours(bill: Bill, until_us: int) -> float:

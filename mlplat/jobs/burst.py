@@ -10,6 +10,10 @@ Work comes back as soon as own machines are free for it: it is stopped, as for s
 checkpoint. And where a large job would go to the cloud, or is there, while small ones have own machines that it would fit on with
 what is free, those are sent instead, as soon as there are bought machines for them: own machines are to be as full as they can
 be.
+
+Where a job says what data it reads, and the cloud what it costs to bring them, it goes to the kind of machine that is the
+cheapest with that, waits longer the more that costs, and counts as so much larger where somebody is to be sent
+(`mlplat.jobs.egress`).
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ from dataclasses import dataclass, field, replace
 
 from mlplat.clock import US_PER_S
 from mlplat.decision import Hold
+from mlplat.jobs.cheapest import cheapest
 from mlplat.jobs.cloud import Cloud, Kind, is_bought
 from mlplat.jobs.demand import suits
+from mlplat.jobs.egress import GB, Way, burden, by_pool, ways
 from mlplat.jobs.job import Job, Lease, Node, Pool, Tenant
 from mlplat.jobs.moves import Free, Swaps, homecoming
-from mlplat.jobs.plan import Admit, Evict, Plan, Snapshot, plan
+from mlplat.jobs.plan import Admit, Evict, Plan, Snapshot
 from mlplat.jobs.room import Nodes
 from mlplat.jobs.rules import Rules
 
@@ -90,15 +96,17 @@ def burst(
     free = Free(mine, found)
     given = {admit.job.id for admit in found.admits} | {evict.by.id for evict in found.evictions}
     waiting = [job for job in mine.waiting if job.id in waited_us and job.id not in given]
-    all_own = own_nodes(cloud, rules)
-    ready = [
+    budgets = _Budgets(cloud, rules)
+    patient = [
         replace(job, count=job.least)
         for job in waiting
-        if waited_us[job.id] >= budget_us(cloud, job, all_own.get(job.pool)) and not free.fits(job)
+        if waited_us[job.id] >= budgets.us(job, data=False) and not free.fits(job)
     ]
+    ready = [job for job in patient if not job.data or waited_us[job.id] >= budgets.us(job)]
     back = list(homecoming(cloud, leases, free, now_us)) if cloud.back else []
     staying = [lease for lease in leases if lease not in back]
-    swaps = Swaps(cloud, mine, staying if cloud.back else (), ready if cloud.back else (), free, now_us)
+    leases_there, larger = (staying, patient) if cloud.back else ([], [])
+    swaps = Swaps(cloud, mine, leases_there, larger, free, budgets.burden, now_us)
     out = {lease.job.id: lease for lease in swaps.out}
     asking = [replace(job, count=job.least, priority=rules.policy.over_fairness) for job in leaving]
     asking += [job for job in ready if job.id not in swaps.stay]
@@ -106,13 +114,15 @@ def burst(
     pools, kinds = _with_what_can_be_bought(cloud, there, asking, rules)
     tenants = {name: replace(tenant, quota={}) for name, tenant in beside(mine.tenants, mine.leases).items()}
     asks = Snapshot(pools=pools, tenants=tenants, leases=leases, waiting=asking)
-    plans = plan(asks, rules.policy, now_us=now_us)
+    by = {job.id for job in ready}
+    choices = {job.id: budgets.choices(job, waited_us[job.id] if job.id in by else None) for job in asking if job.data}
+    plans, groups = cheapest(asks, choices, kinds, rules.policy, now_us=now_us)
     given_out = _GivenOut(cloud, plans, there, leases, kinds, out.keys(), {job.id for job in leaving})
-    by = {job.id for job in ready}  # nobody has to stop for what is only moved
+    late = [job for job in patient if job.id not in by | swaps.stay]
     return Bursting(
         admits=tuple(given_out.admits),
-        evictions=tuple(evict for evict in plans.evictions if evict.by.id in by),
-        holds=_holds(ready, given_out.asked, plans),
+        evictions=tuple(evict for evict in plans.evictions if evict.by.id in by),  # not for what is only moved
+        holds=budgets.holds(late) | _holds(ready, given_out.asked, plans, groups),
         machines=Counter(kinds[node] for node in sorted(given_out.wanted - given_out.busy)),
         busy=frozenset(given_out.busy),
         asked=given_out.asked,
@@ -180,23 +190,63 @@ def own_nodes(cloud: Cloud, rules: Rules) -> dict[str, Nodes]:
     return {pool.name: Nodes(pool.nodes) for pool in rules.divided(nodes)}
 
 
-def budget_us(cloud: Cloud, job: Job, nodes: Nodes | None) -> int:
-    """How long it waits for own machines. What does not fit on them at all does not."""
+def budget_us(cloud: Cloud, job: Job, nodes: Nodes | None, way: Way | None = None) -> int:
+    """How long it waits for own machines before it goes to bought ones: those of `way`, or (None) the cheapest. What does not
+    fit on own ones at all does not wait."""
     shape = None if nodes is None else nodes.shape(job)
     if nodes is None or shape is None or nodes.most(shape) < job.least:
         return 0
     have = nodes.total.sum(axis=0).tolist()
     share = float(max(job.least * takes / have[column] for column, takes in shape.parts))
-    return round(cloud.wait_s * share * US_PER_S)
+    way = way or next(iter(ways(cloud, job)), None)
+    return round((cloud.wait_s * share + (0.0 if way is None else way.wait_s)) * US_PER_S)
 
 
-def _holds(ready: Sequence[Job], asked: Mapping[str, Mapping[str, int]], plans: Plan) -> dict[str, Hold]:
+class _Budgets:
+    """How long jobs wait, and for what."""
+
+    def __init__(self, cloud: Cloud, rules: Rules) -> None:
+        self._cloud, self._pools, self._own = cloud, by_pool(cloud, rules), own_nodes(cloud, rules)
+
+    def _of(self, job: Job) -> tuple[Cloud, Nodes | None]:
+        return self._pools.get(job.pool, self._cloud), self._own.get(job.pool)
+
+    def us(self, job: Job, *, data: bool = True) -> int:
+        """Without `data`: as if it had none."""
+        one = job if data or not job.data else replace(job, data=())
+        return budget_us(self._of(job)[0], one, self._of(job)[1])
+
+    def burden(self, job: Job) -> float:
+        return burden(self._of(job)[0], job)
+
+    def choices(self, job: Job, waited_us: int | None) -> list[str]:
+        """Kinds that it has waited long enough for, the cheapest first; all if it has own machines, and is to leave them."""
+        cloud, own = self._of(job)
+        found = ways(cloud, job)
+        return [way.kind for way in found if waited_us is None or budget_us(cloud, job, own, way) <= waited_us]
+
+    def holds(self, jobs: Iterable[Job]) -> dict[str, Hold]:
+        """Of those that would be in the cloud if they had no data."""
+        holds = {}
+        for job in jobs:
+            way, size = ways(self._of(job)[0], job)[0], sum(size for _, size in job.data) / GB
+            hours = self.us(job) / US_PER_S / 3_600
+            brings = f"its {size:g} GB would cost {way.egress:.4g} to bring"
+            said = brings if way.egress else f"machines near its {size:g} GB cost more"
+            reason = f"own machines are taken; in the cloud {said}: it waits {hours:.1f} h for own ones"
+            holds[job.group] = Hold(reason=reason, evidence={"egress": way.egress})
+        return holds
+
+
+def _holds(
+    ready: Sequence[Job], asked: Mapping[str, Mapping[str, int]], plans: Plan, groups: Mapping[str, str]
+) -> dict[str, Hold]:
     holds = {}
     for job in ready:
         if job.id in asked:
             said = ", ".join(f"{count} x {kind}" for kind, count in asked[job.id].items())
             holds[job.group] = Hold(reason=f"own machines are taken; the cloud is asked for {said}", evidence={})
-        elif (hold := plans.holds.get(job.group)) is not None:
+        elif (hold := plans.holds.get(groups.get(job.id, job.group))) is not None:
             holds[job.group] = Hold(
                 reason=f"own machines are taken; in the cloud {hold.reason}", evidence=hold.evidence
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlplat.jobs.job import Amounts, Node
@@ -15,12 +15,13 @@ NODE = "ray.io/node-id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """Machines that can be bought: what each has, and how many there may be at a time."""
+    """Machines that can be bought: what each has, how many there may be at a time, and what one costs per hour."""
 
     name: str
     total: Amounts
     labels: Mapping[str, str]
     most: int
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class Cloud:
     """What can be bought, and when. A job as large as all `own` machines of its pool, whether they are there now or not, waits
     `wait_s` for them, half of it half as long. `most` is how many bought machines there may be in all. If `back`, work moves
     between own and bought machines, once it has been where it is for `stay_s`. `closed` says why nothing may be on bought
-    machines any more, such as that the money is spent."""
+    machines any more, such as that the money is spent. `egress` is what a GB (1e9 bytes) costs that leaves a place; without any,
+    nobody asks where data is."""
 
     kinds: tuple[Kind, ...]
     own: tuple[Kind, ...]
@@ -37,6 +39,7 @@ class Cloud:
     back: bool = True
     stay_s: float = 300.0
     closed: str = ""
+    egress: Mapping[str, float] = field(default_factory=dict)
 
     def total(self) -> dict[str, float]:
         """The most that there may be of each resource on bought machines."""

@@ -61,6 +61,7 @@ class Job:
     `preemptible`: it can be stopped and goes on later where it was; before `min_run_s` seconds that happens only for what has
     a right that does not wait (`plan`). `group` is the same for jobs between which only their ids and times differ, and `kind`
     for those of one tenant that ask for the same bundles and can be stopped, or cannot: short names for what plans look up often.
+    `data` are the bytes that it reads, by the place where they are (`mlplat.jobs.egress`).
     """
 
     id: str
@@ -74,14 +75,19 @@ class Job:
     priority: int = PRIORITIES["normal"]
     preemptible: bool = True
     min_run_s: float = 60.0
+    data: tuple[tuple[str, int], ...] = ()
     group: str = field(init=False, compare=False)
     kind: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.count or not self.each or any(amount <= 0 for _, amount in self.each):
             raise InvalidInput(f"job {self.id!r} asks for nothing: {self.least} to {self.count} of {dict(self.each)}")
+        if any(size < 0 for _, size in self.data):
+            raise InvalidInput(f"job {self.id!r} reads less than nothing: {dict(self.data)} bytes")
         kind = repr((self.tenant, self.each, self.labels, self.preemptible))
         group = repr((self.pool, self.priority, self.least, self.count, self.min_run_s)) + kind
+        if self.data:
+            group += repr(self.data)
         object.__setattr__(self, "kind", sys.intern(kind))  # one string for all: it is found without comparing letters
         object.__setattr__(self, "group", sys.intern(group))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from mlplat.clock import US_PER_S
@@ -30,7 +30,8 @@ def _weight(job: Job, size: int) -> float:
 class Swaps:
     """Who is to leave own machines so that larger ones fit there. Those that are `out` go as soon as there are bought machines
     for them; waiting jobs that `stay` get their room. Where the larger one is on bought machines that would do for them, they
-    change places at once: `back` and `sent`."""
+    change places at once: `back` and `sent`. A job that would have to pay for its data counts as so many times larger as its
+    `burden` says."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Swaps:
         leases: Sequence[Lease],
         ready: Sequence[Job],
         free: Free,
+        burden: Callable[[Job], float],
         now_us: int,
     ) -> None:
         self.out: list[Lease] = []
@@ -47,17 +49,19 @@ class Swaps:
         self.sent: list[Lease] = []
         stayed_us = now_us - round(cloud.stay_s * US_PER_S)
         small = [one for one in mine.leases if _may_move(one, stayed_us) and _fits_a_kind(cloud, one.job)]
-        small.sort(key=lambda one: (one.size, -one.started_us, one.job.id))
+        small.sort(key=lambda one: (one.size * burden(one.job), -one.started_us, one.job.id))
         there = {one.job.id: one for one in leases if _may_move(one, stayed_us)}
         away = [replace(one.job, count=one.size, least=one.size) for one in there.values()]
         for job in sorted([*ready, *away], key=lambda one: (-one.least, one.submitted_us, one.id)):
             others = [one for one in small if one.job.pool == job.pool and one.job.priority <= job.priority]
-            chosen = free.room_by(job, others)
+            lease = there.get(job.id)
+            larger = burden(job) if lease is None else 1.0  # what is there has paid
+            chosen = free.room_by(job, others, larger, burden)
             if chosen is None:
                 continue
             small = [one for one in small if one not in chosen]
-            lease = there.get(job.id)
-            if lease is not None and _would_do(lease, chosen):
+            choose = cloud.egress and any(one.job.data for one in chosen)
+            if lease is not None and not choose and _would_do(lease, chosen):
                 self.back.append(lease)
                 self.sent += chosen
             else:
@@ -103,18 +107,22 @@ class Free:
             self._taken(job, placed)
         return placed is not None
 
-    def room_by(self, job: Job, others: Sequence[Lease]) -> list[Lease] | None:
-        """The first of these that make room for it together, if they hold less than it asks for. Then the room is its own."""
+    def room_by(
+        self, job: Job, others: Sequence[Lease], larger: float, burden: Callable[[Job], float]
+    ) -> list[Lease] | None:
+        """The first of these that make room for it together, if they hold less than it asks for: it is so many times `larger`,
+        and each of them as many times as its burden says. Then the room is its own."""
         nodes, slots = self.nodes.get(job.pool), self._slots.get(job.pool)
         shape = None if nodes is None else nodes.shape(job)
         if nodes is None or slots is None or shape is None:
             return None
-        trial, weight = Trial(slots, shape, whole=True), _weight(job, job.least)
+        trial, weight, sent = Trial(slots, shape, whole=True), _weight(job, job.least) * larger, 0.0
         chosen: list[Lease] = []
         for lease in others:
             if trial.total >= job.least:
                 break
-            if sum(_weight(one.job, one.size) for one in chosen) + _weight(lease.job, lease.size) >= weight:
+            sent += _weight(lease.job, lease.size) * burden(lease.job)
+            if sent >= weight:
                 return None
             trial.add(nodes.taken(lease.job), lease.placed)
             chosen.append(lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from mlplat.jobs import demand as demands
 from mlplat.jobs import tables
 from mlplat.jobs.code import keep
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.egress import GB
 from mlplat.jobs.job import PRIORITIES, Job, Tenant
 from mlplat.jobs.lease import Cluster, GaveWay, Lease
 from mlplat.jobs.record import HOLDS, Command, Held, Outcome, Record, Report, Request
@@ -31,13 +33,15 @@ Result = TypeVar("Result")
 
 class Options(TypedDict, total=False):
     """What a job may say of itself. `priority` is one of production, normal, explore and idle. What is not `preemptible` keeps
-    its slots until it ends; what is keeps them for `min_run_s` seconds, but from what has a right that does not wait."""
+    its slots until it ends; what is keeps them for `min_run_s` seconds, but from what has a right that does not wait. `data_gb`
+    are the GB (1e9 bytes) that it reads, by place: a cluster that buys machines counts what it costs to bring them."""
 
     name: str
     priority: str
     pool: str
     preemptible: bool
     min_run_s: float
+    data_gb: Mapping[str, float]
 
 
 class FindCluster(Protocol):
@@ -303,6 +307,7 @@ class Jobs:
             priority=_priority(options.get("priority", "normal")),
             preemptible=options.get("preemptible", True),
             min_run_s=options.get("min_run_s", 60.0),
+            data=_data(options.get("data_gb", {})),
         )
 
     def _granted(self, cluster: Cluster, job_id: str, after: int, say: Callable[[str], None]) -> Lease:
@@ -338,6 +343,15 @@ def _priority(word: str) -> int:
     if word not in PRIORITIES:
         raise InvalidInput(f"priority={word!r} is not one of {', '.join(PRIORITIES)}")
     return PRIORITIES[word]
+
+
+def _data(amounts: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
+    for place, amount in amounts.items():
+        if not place or isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < math.inf:
+            raise InvalidInput(
+                f"data_gb={dict(amounts)!r}: give each place a number of GB from 0, as in {{'onprem': 800}}"
+            )
+    return tuple(sorted((place, round(amount * GB)) for place, amount in amounts.items() if amount))
 
 
 def _command(command: Sequence[str], folder: str, env: Mapping[str, Any]) -> Command:

@@ -134,7 +134,7 @@ class Record:
 
     @classmethod
     def of_json(cls, said: Mapping[str, Any]) -> Record:
-        job = {**said["job"], "each": _pairs(said["job"]["each"]), "labels": _pairs(said["job"]["labels"])}
+        job = {**said["job"], **{name: _pairs(said["job"].get(name, ())) for name in ("each", "labels", "data")}}
         command = said["command"]
         if command is not None:
             command = Command(

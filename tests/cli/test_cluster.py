@@ -63,13 +63,17 @@ TRACE = """at_s,bundles,work_s,GPU,CPU,priority
 @pytest.mark.slow
 def test_a_trace_is_tried_with_each_rule(file: Path, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_text(TRACE)
+    given = config(per_day=100)
+    given["provider"]["egress"] = {"onprem": 0.05}
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
     runner = CliRunner(env={"COLUMNS": "200"})
     picture = tmp_path / "who.svg"
     done = runner.invoke(app, ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv"), "--plot", str(picture)])
     assert done.exit_code == 0, done.exception
     rows = {cells[0]: cells for line in done.stdout.splitlines() if len(cells := line.strip().split("  ")) > 3}
     rows = {name: [cell for cell in cells[1:] if cell] for name, cells in rows.items() if name != "rule"}
-    assert rows.keys() == {"as the file says", "work stays where it is", "buys at once"}
+    assert rows.keys() == {"as the file says", "work stays where it is", "buys at once", "without a look at data"}
+    assert rows["without a look at data"] == rows["as the file says"]  # no job of it has data
     bought = {rule: float(cells[1]) for rule, cells in rows.items()}
     assert all(f"{rule}: cost " in picture.read_text() for rule in rows)
     assert 0 < bought["as the file says"] < 4 < 40 < bought["buys at once"]
@@ -107,3 +111,17 @@ def test_certificates_are_made_for_a_file_and_say_what_to_write_and_when_they_en
     assert re.search(r"they end on \d{4}-\d\d-\d\d \d\d:\d\d UTC", done.stdout)
     assert isinstance(made("--network", "10.0.0.0/24").exception, Refused)
     assert made("--network", "10.0.0.0/24", "--renew").exit_code == 0
+
+
+def test_a_trace_may_say_what_jobs_read_and_where_that_is(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text("at_s,bundles,work_s,GPU,data_gb,data_at\n0,1,9,1,1.5,onprem\n0,1,9,1,,\n0,1,9,1,0,fra\n")
+    assert [one.job.data for one in read(jobs)] == [(("onprem", 1_500_000_000),), (), ()]
+    for row, said in (
+        ("-1,fra", ":2: data_gb -1 must be"),
+        ("much,fra", ":2: data_gb 'much' must be"),
+        ("8,", ":2: data_at is"),
+    ):
+        jobs.write_text(f"at_s,bundles,work_s,GPU,data_gb,data_at\n0,1,9,1,{row}\n")
+        with pytest.raises(InvalidInput, match=said):
+            read(jobs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from mlplat.cluster.budget import Bill
 from mlplat.cluster.simulation import simulate
+from mlplat.cluster.spec import parse
 from mlplat.cluster.world import Arrival, Lost, Outcome, Settings
 from mlplat.jobs.job import Job
 from mlplat.testing.lab import config
@@ -127,3 +130,55 @@ def test_whatever_comes_nothing_is_bought_while_it_fits_and_all_work_is_done(tmp
         taken = sum(span.ended_us - span.began_us for span in outcome.ran if span.job.id == one.job.id) / US
         assert taken >= one.work_s - 1
     assert outcome.lost_s == 0
+
+
+def lab_with_prices(ledger: str) -> dict[str, Any]:
+    """Bought machines of one GPU in two regions, and what a GB costs that leaves a place."""
+    given = config(ledger)
+    given["max_workers"] = 62
+    given["provider"]["burst"] = {"wait_s": 3_600}
+    given["provider"]["egress"] = {"onprem": 0.05, "fra": 0.09, "ohio": 0.09}
+    types = given["available_node_types"]
+    cloud = types.pop("cloud.gpu") | {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 30, "idle_timeout_s": 30}
+    for region, price in (("ohio", 1.0), ("fra", 1.2)):
+        offers = [{"site": "cloud", "price": price, "node": {"zone": region}}]
+        labels = {"site": "cloud", "region": region}
+        types[region] = cloud | {"labels": labels, "node_config": {"offers": offers}}
+    return given
+
+
+def work_with_data(seed: int, count: int) -> list[Arrival]:
+    """Half of it reads nothing; the others about a hundred GB, from own disks or from a region."""
+    draw, at_s, arrivals = Random(seed), 0.0, []
+    for number in range(count):
+        at_s += draw.expovariate(1 / 1_500)
+        one = arrival(f"j{number}", draw.choice([1, 1, 2, 4, 8]), at_s=at_s, work_s=draw.lognormvariate(8.8, 1.0))
+        place, size = draw.choice(["", "", "onprem", "fra"]), round(draw.lognormvariate(4.6, 1.2) * 1e9)
+        arrivals.append(replace(one, job=replace(one.job, data=((place, size),) if place else ())))
+    return arrivals
+
+
+def test_to_look_at_data_costs_at_least_a_fifth_less_and_ends_work_no_more_than_a_tenth_later(tmp_path: Path) -> None:
+    work, cost, ends = work_with_data(0, 24), [], []
+    for name in ("looks", "does not"):
+        ledger = str(tmp_path / f"{name}.db")
+        given = lab_with_prices(ledger)
+        cloud = parse(given).cloud
+        outcome = simulate(
+            given,
+            work,
+            ledger=ledger,
+            settings=SETTINGS,
+            cloud=cloud if name == "looks" else replace(cloud, egress={}),
+        )
+        assert outcome.misplaced == 0
+        assert outcome.cost == pytest.approx(outcome.egress + sum(bill.price * spent_h(bill) for bill in outcome.bills))
+        cost.append(outcome.cost)
+        ends.append(sum(outcome.ended_us[one.job.id] - one.job.submitted_us for one in work))
+    assert cost[0] < 0.8 * cost[1]
+    assert ends[0] < 1.1 * ends[1]
+
+
+def spent_h(bill: Bill) -> float:
+    assert bill.ended_us is not None
+    return (bill.ended_us - bill.began_us) / US / 3_600

@@ -30,6 +30,19 @@ def test_a_whole_one_says_what_there_is() -> None:
     assert spec.head == "head"
 
 
+def test_it_says_what_data_cost_and_what_a_machine_does_by_the_first_of_its_offers() -> None:
+    given = config()
+    given["provider"]["egress"] = {"onprem": 0, "fra": 0.09}
+    given["available_node_types"]["cloud.gpu"]["labels"]["region"] = "fra"
+    cloud = parse(given).cloud
+    assert cloud.egress == {"onprem": 0, "fra": 0.09}
+    assert [(kind.name, kind.price) for kind in cloud.kinds] == [("cloud.gpu", 1.0)]
+    assert parse(config()).cloud.egress == {}
+
+
+EMPTY = object()
+"""A key without a value."""
+
 WRONG = {
     "cluster_name": (None, "the file: cluster_name is missing"),
     "worker_setup_commands": (None, "the file: worker_setup_commands is missing"),
@@ -61,6 +74,14 @@ WRONG = {
     ),
     "available_node_types/cloud.gpu/node_config/offers/1/price": (None, "offers.1: price (per hour) is missing"),
     "available_node_types/cloud.gpu/node_config/offers/1/prise": (1, "offers.1.prise: is not known"),
+    "provider/egress": ([0.09], "provider.egress: must be a mapping: what a GB costs that leaves a place"),
+    "provider/egress/fra": (-0.1, "provider.egress.fra: is -0.1, and must be a number from 0"),
+    "provider/egress/ohio": ("dear", "provider.egress.ohio: is 'dear', and must be a number from 0"),
+    "provider/egress/onprem": (EMPTY, "provider.egress.onprem: must be the name of a place with what a GB costs"),
+    "available_node_types/cloud.gpu/labels/region": (
+        "fra ",
+        "available_node_types.cloud.gpu.labels.region: 'fra ' is none of provider.egress: onprem, fra",
+    ),
     "available_node_types/cloud.gpu/resources": (None, "available_node_types.cloud.gpu: resources is missing"),
     "available_node_types/cloud.gpu/idle_timeout_s": ("2m", "idle_timeout_s: is '2m', and must be a number from 0"),
 }
@@ -69,11 +90,12 @@ WRONG = {
 @pytest.mark.parametrize("path", WRONG)
 def test_what_is_wrong_is_said_with_its_place(path: str) -> None:
     given, (value, said) = config(), WRONG[path]
+    given["provider"]["egress"] = {"onprem": 0.0, "fra": 0.09}
     inner, last = at(given, path)
     if value is None:
         del inner[last]
     else:
-        inner[last] = value
+        inner[last] = None if value is EMPTY else value
     with pytest.raises(InvalidInput) as raised:
         parse(given)
     assert said in str(raised.value)

@@ -82,6 +82,15 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     jobs.close()
 
 
+def test_what_a_job_reads_is_recorded_in_bytes_by_place(jobs: Jobs, tmp_path: Path) -> None:
+    job_id = jobs.submit(["true"], compute="gpu:2", data_gb={"onprem": 0.5, "fra": 2, "ohio": 0})
+    record = JobLedger(f"sqlite:///{tmp_path / 'metadata.db'}", tmp_path / "lock").record(job_id)
+    assert record.job.data == (("fra", 2_000_000_000), ("onprem", 500_000_000))
+    for wrong in (-1, "much", float("nan"), True):
+        with pytest.raises(InvalidInput, match="give each place a number of GB from 0"):
+            jobs.submit(["true"], data_gb={"onprem": wrong})  # type: ignore[dict-item]
+
+
 def test_work_has_its_slots_and_gives_them_back(jobs: Jobs) -> None:
     assert jobs.run(lambda lease: (lease.size, lease.stop(), lease.lasts), "gpu:2") == (2, False, True)
     (row,) = jobs.list().to_dicts()

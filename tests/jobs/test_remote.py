@@ -101,12 +101,13 @@ def test_a_script_is_a_job_of_the_queue_with_all_that_it_asks(tmp_path: Path, mo
         working_dir=tmp_path,
         packages=["lion"],
         variables={"A": "b c"},
+        data_gb={"onprem": 0.5},
     )
     assert sent["submission_id"] == job_id
     assert sent["runtime_env"] == {"working_dir": str(tmp_path)}
     assert sent["entrypoint"] == (
         "mlplat jobs submit --compute '{\"GPU\": 1}' --priority explore --follow --home /nfs/home --tenant ann "
-        "--package lion --variable 'A=b c' -- python train.py --lr 0.001"
+        "--package lion --variable 'A=b c' --data-gb onprem=0.5 -- python train.py --lr 0.001"
     )
     with pytest.raises(InvalidInput, match=r"other\.py is not in"):
         cluster.submit("other.py", working_dir=tmp_path)

@@ -289,7 +289,7 @@ def test_without_a_cluster_a_job_waits_for_one(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "mlplat.cli.main", "jobs", *words]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
-    job_id = jobs("submit", "true").strip()
+    job_id = jobs("submit", "--data-gb", "onprem=800", "true").strip()
     (row,) = json.loads(jobs("list", "--json"))
     assert (row["id"], row["state"], row["priority"]) == (job_id, "queued", "normal")
     jobs("cancel", job_id)

@@ -52,10 +52,11 @@ class Remote:
         working_dir: str | Path = ".",
         packages: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
+        data_gb: Mapping[str, float] | None = None,
     ) -> str:
         """Have a script run in a copy of a folder once the queue has slots; its id comes back at once. What `.gitignore` and
         `.rayignore` name stays here. `home` is as the cluster's machines see it (default: their MLPLAT_HOME), and `compute` what
-        the script itself runs on."""
+        the script itself runs on. `data_gb` is how much it reads, by place."""
         folder = Path(working_dir).resolve()
         if not (folder / script).is_file():
             raise InvalidInput(f"{script} is not in {folder}, which is what is sent: see working_dir")
@@ -73,6 +74,8 @@ class Remote:
             asked += ["--package", package]
         for name, value in (variables or {}).items():
             asked += ["--variable", f"{name}={value}"]
+        for place, amount in (data_gb or {}).items():
+            asked += ["--data-gb", f"{place}={amount}"]
         return self.run(["mlplat", "jobs", "submit", *asked, "--", "python", script, *map(str, arguments)], folder)
 
     def run(self, command: Sequence[str], folder: Path | None = None) -> str:
