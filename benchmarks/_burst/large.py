@@ -37,10 +37,10 @@ def config(machines: int) -> dict[str, Any]:
 
 
 def trace(jobs: int, hours: float) -> list[str]:
-    """Lines of jobs of one to sixteen GPUs and ten minutes to two hours, of twenty tenants, who come within some hours."""
+    """Lines of jobs of one to eight GPUs and ten minutes to two hours, of twenty tenants, who come within some hours."""
     draw, lines = Random(SEED), [HEADER]
     for at_s in sorted(round(draw.uniform(0, hours * 3_600)) for _ in range(jobs)):
-        gpus, work_s = draw.choice([1, 1, 2, 4, 8, 16]), draw.randrange(600, 7_200, 600)
+        gpus, work_s = draw.choice([1, 1, 2, 4, 8]), draw.randrange(600, 7_200, 600)
         lines.append(f"{at_s},{gpus},{work_s},1,4,team-{draw.randrange(20)}")
     return lines
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, number in (
         ("machines", 10_000),
-        ("jobs", 2_000),
+        ("jobs", 1_000),
         ("shards", 250),
         ("processes", psutil.cpu_count() or 1),
     ):
