@@ -95,7 +95,8 @@ class Autoscaler:
         with self._at():
             self._provider = NodeProviderAdapter(provider, self._config, AUTOSCALER_MAX_LAUNCH_BATCH)
             self._provider._main_executor = self._provider._node_launcher_executors = _AtOnce()
-            self._storage = InstanceStorage(cluster_id="simulated", storage=InMemoryStorage())
+            self._kept = InMemoryStorage()
+            self._storage = InstanceStorage(cluster_id="simulated", storage=self._kept)
             self._manager = InstanceManager(
                 self._storage, [CloudInstanceUpdater(self._provider), self._drains, self._monitor]
             )
@@ -126,6 +127,8 @@ class Autoscaler:
 
     def _forget(self) -> None:
         """Ray keeps what has ended for ever, and reads it all at each look; nothing depends on it."""
+        if self._kept.get_version() == self.changes:
+            return
         known, self.changes = self._storage.get_instances()
         ended = [name for name, one in known.items() if one.status in {Instance.TERMINATED, Instance.ALLOCATION_FAILED}]
         if ended:
