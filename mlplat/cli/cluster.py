@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 from threading import Event
 from time import sleep
-from typing import Annotated
+from typing import Annotated, Any
 
+import psutil
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -22,7 +23,7 @@ from mlplat.cluster.certificates import NODES, networks, write
 from mlplat.cluster.check import checked, read
 from mlplat.cluster.hosts import answers
 from mlplat.cluster.rehearsal import rehearsal
-from mlplat.cluster.simulation import simulate as simulated
+from mlplat.cluster.shards import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
 from mlplat.cluster.world import Outcome, Settings
@@ -89,29 +90,41 @@ def simulate(
         Path, typer.Option(metavar="CSV", help="Jobs: at_s, bundles, work_s, GPU or CPU of a bundle, data_gb, data_at.")
     ],
     boot_s: Annotated[float, typer.Option(help="Seconds until a bought machine is a node.")] = Settings().boot_s,
+    shards: Annotated[
+        int, typer.Option(help="Try a large cluster in so many parts, on all cores: about, and sooner.", min=1)
+    ] = 1,
     plot: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="Draw who held what when: a .png, .svg or .pdf.")
     ] = None,
 ) -> None:
     """Try FILE on the jobs of a CSV, with Ray's own autoscaler under a simulated clock: as FILE says, without moving work back,
     buying at once, and, if FILE says what egress costs, as if nobody knew where data is."""
-    spec, config, arrivals = checked(file), read(file), trace_of(trace)
+    spec, given, arrivals = checked(file), read(file), trace_of(trace)
     if not arrivals:
         raise InvalidInput(f"{trace} has no jobs")
     rules = {
-        "as the file says": spec.cloud,
-        "work stays where it is": replace(spec.cloud, back=False),
-        "buys at once": replace(spec.cloud, wait_s=0.0, back=False, egress={}),
+        "as the file says": (given, True),
+        "work stays where it is": (_bursting(given, back=False), True),
+        "buys at once": (_bursting(given, wait_s=0.0, back=False), False),
     }
     if spec.cloud.egress:
-        rules["without a look at data"] = replace(spec.cloud, egress={})
+        rules["without a look at data"] = (given, False)
     columns = ("rule", "cost", "GPU-hours bought", "mean wait", "mean time to the end", "moves")
-    table = Table(*columns, box=None, title=f"{len(arrivals)} jobs on {spec.cluster}")
+    parts = f", in {shards} shards" if shards > 1 else ""
+    table = Table(*columns, box=None, title=f"{len(arrivals)} jobs on {spec.cluster}{parts}")
     outcomes: dict[str, Outcome] = {}
-    with Progress(transient=True) as progress, TemporaryDirectory() as folder:
-        for number, (rule, cloud) in enumerate(progress.track(rules.items(), total=len(rules))):
-            ledger = f"{folder}/{number}.db"
-            found = simulated(config, arrivals, ledger=ledger, cloud=cloud, settings=Settings(boot_s=boot_s))
+    with Progress(transient=True) as progress:
+        task = progress.add_task("shards" if shards > 1 else "rules", total=len(rules) * shards)
+        for rule, (config, looks) in rules.items():
+            found = simulated(
+                config,
+                arrivals,
+                looks_at_data=looks,
+                shards=shards,
+                processes=psutil.cpu_count() or 1,
+                settings=Settings(boot_s=boot_s),
+                done=lambda: progress.advance(task),
+            )
             outcomes[rule] = found
             waits = [(found.began_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
             ends = [(found.ended_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
@@ -221,6 +234,12 @@ def publish(
     told(cloud, wait_s=wait, clock=SystemClock(), wait=sleep)
     names = {"own": cloud.own, "bought": cloud.kinds}
     typer.echo("; ".join(f"{name}: {', '.join(kind.name for kind in kinds)}" for name, kinds in names.items()))
+
+
+def _bursting(config: Mapping[str, Any], **burst: Any) -> dict[str, Any]:
+    """The YAML with other words on when work goes to bought machines."""
+    provider = config["provider"]
+    return {**config, "provider": {**provider, "burst": {**provider.get("burst", {}), **burst}}}
 
 
 def _row(kind: NodeType) -> tuple[str, str, str, str]:

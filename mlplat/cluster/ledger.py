@@ -99,9 +99,10 @@ class MachineLedger:
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         self._change([number], tags=json.dumps(dict(tags)))
 
-    def open(self) -> list[Machine]:
-        """Those that are there, or may come to be."""
-        return self._found(_MACHINES.c.state != "gone")
+    def open(self, site: str | None = None) -> list[Machine]:
+        """Those that are there, or may come to be; of a site, or all."""
+        there = _MACHINES.c.state != "gone"
+        return self._found(there if site is None else sa.and_(there, _MACHINES.c.site == site))
 
     def bills(self, us: int, but: str) -> list[Bill]:
         """Of those that cost something after a moment, but those of a site."""

@@ -141,7 +141,7 @@ class Router:
                 error = failed
                 continue
             with self._lock:
-                rows = [row.number for row in self._ledger.open() if row.site == site and row.machine in own]
+                rows = [row.number for row in self._ledger.open(site) if row.machine in own]
                 self._ledger.went(rows, "given back", self._clock.now_us())
                 for name in own:
                     there.pop(name, None)
@@ -158,8 +158,8 @@ class Router:
                 return
             both = {**seen.tags, **tags}
             self._seen[site][name] = Seen(tags=both, running=seen.running)
-            for row in self._ledger.open():
-                if row.site == site and row.machine == name:
+            for row in self._ledger.open(site):
+                if row.machine == name:
                     self._ledger.tag(row.number, both)
 
     def address(self, name: str) -> str:
@@ -236,7 +236,7 @@ class Router:
         self._ended_us = {name: us for name, us in self._ended_us.items() if us > old_us}
         for name in self._ended_us.keys() & listed.keys():
             del listed[name]
-        rows = [row for row in self._ledger.open() if row.site == site]
+        rows = self._ledger.open(site)
         named = {row.machine: row for row in rows if row.machine is not None}
         waiting: dict[str, list[Machine]] = {}
         for row in rows:

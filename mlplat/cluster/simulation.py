@@ -123,7 +123,9 @@ class _Run:
         self.autoscaler = Autoscaler(shown, Wired(self.router, sites), self.clock, self._drained)
 
     def through(self) -> Outcome:
-        for _ in range(3):  # own machines are there before any work is
+        there = -1
+        while there < len(self.nodes) or self.outcome.ticks < 3:  # own machines are there before any work is
+            there = len(self.nodes)
             self._tick()
             self._join()
         tick_us: int | None = self._later()
@@ -251,8 +253,7 @@ class _Run:
             found = self._turn()
             for effect in found.effects:
                 self._carry_out(effect)
-            fresh = [effect for effect in found.effects if not isinstance(effect, Stop)]
-            if not found.changed and not fresh:
+            if not found.changed and all(isinstance(effect, Stop) for effect in found.effects):
                 return
         raise RuntimeError("the queue does not come to rest")
 
@@ -391,10 +392,9 @@ class _Run:
                     idle_s=None if idle_us is None else (self.clock.us - idle_us) / US_PER_S,
                 )
             )
-        there = {name for site in self.sites.values() for name in site.there}
         shown += [
             Alive(machine=name, kind=self.kinds[name], total={}, free={}, dead=True)
             for name in self.dead
-            if name in there
+            if any(name in site.there for site in self.sites.values())
         ]
         return shown

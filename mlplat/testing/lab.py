@@ -82,9 +82,7 @@ class Lab:
     def start(self) -> Router:
         self.ledger.close()
         self.ledger = MachineLedger(self.spec.ledger, self.spec.cluster)
-        tags = {
-            row.machine: dict(row.tags) for row in self.ledger.open() if row.site == OWN and row.machine is not None
-        }
+        tags = {row.machine: dict(row.tags) for row in self.ledger.open(OWN) if row.machine is not None}
         hosts = Hosts(tags, lambda host: host not in self.silent, self.clock)
         sites: dict[str, Site] = {"cloud": self.cloud, OWN: hosts}
         self.router = Router(

@@ -79,6 +79,26 @@ def test_a_trace_is_tried_with_each_rule(file: Path, tmp_path: Path) -> None:
     assert 0 < bought["as the file says"] < 4 < 40 < bought["buys at once"]
 
 
+@pytest.mark.slow
+def test_a_trace_is_tried_in_shards(file: Path, tmp_path: Path) -> None:
+    file.write_text(yaml.safe_dump(config(), sort_keys=False))
+    (tmp_path / "jobs.csv").write_text(TRACE.splitlines()[0] + "\n" + "0,1,600,4,1,normal\n" * 4)
+    options = ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv"), "--plot", str(tmp_path / "who.svg")]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*options, "--shards", "2"])
+    assert done.exit_code == 0, done.exception
+    assert "4 jobs on lab, in 2 shards" in done.stdout
+    assert "buys at once: cost " in (tmp_path / "who.svg").read_text()
+
+
+def test_a_job_that_is_too_large_for_a_shard_is_named_by_its_line(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text(TRACE.replace("0,2,", "0,8,"))
+    options = ["simulate", str(file), "--trace", str(tmp_path / "jobs.csv"), "--shards", "2"]
+    found = CliRunner().invoke(app, options).exception
+    assert isinstance(found, InvalidInput)
+    assert "'line-2' asks for 8 x 4 GPU, 1 CPU" in str(found)
+    assert "1 is the most shards" in str(found)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

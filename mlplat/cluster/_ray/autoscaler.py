@@ -46,7 +46,8 @@ class Wired(Provider):
 
 class _Config(IConfigReader):  # type: ignore[misc]
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = AutoscalingConfig(dict(config), skip_content_hash=True)
+        with _hushed(logging.ERROR):  # it warns of what it has filled in itself
+            self._config = AutoscalingConfig(dict(config), skip_content_hash=True)
 
     def get_cached_autoscaling_config(self) -> AutoscalingConfig:
         return self._config
@@ -94,7 +95,8 @@ class Autoscaler:
         with self._at():
             self._provider = NodeProviderAdapter(provider, self._config, AUTOSCALER_MAX_LAUNCH_BATCH)
             self._provider._main_executor = self._provider._node_launcher_executors = _AtOnce()
-            self._storage = InstanceStorage(cluster_id="simulated", storage=InMemoryStorage())
+            self._kept = InMemoryStorage()
+            self._storage = InstanceStorage(cluster_id="simulated", storage=self._kept)
             self._manager = InstanceManager(
                 self._storage, [CloudInstanceUpdater(self._provider), self._drains, self._monitor]
             )
@@ -125,6 +127,8 @@ class Autoscaler:
 
     def _forget(self) -> None:
         """Ray keeps what has ended for ever, and reads it all at each look; nothing depends on it."""
+        if self._kept.get_version() == self.changes:
+            return
         known, self.changes = self._storage.get_instances()
         ended = [name for name, one in known.items() if one.status in {Instance.TERMINATED, Instance.ALLOCATION_FAILED}]
         if ended:
@@ -179,18 +183,24 @@ class Autoscaler:
     def _at(self) -> Iterator[None]:
         """Ray reads the time from the module: it stands still while it decides."""
         us = self._clock.now_us()
-        log = logging.getLogger("ray.autoscaler")
-        level = log.level
-        log.setLevel(logging.WARNING)  # it tells every look at every node
         with (
+            _hushed(logging.WARNING),  # it tells every look at every node
             patch.object(time, "time", lambda: us / 1e6),
             patch.object(time, "time_ns", lambda: us * 1_000),
             patch.object(time, "monotonic", lambda: us / 1e6),
         ):
-            try:
-                yield
-            finally:
-                log.setLevel(level)
+            yield
+
+
+@contextmanager
+def _hushed(least: int) -> Iterator[None]:
+    log = logging.getLogger("ray.autoscaler")
+    level = log.level
+    log.setLevel(least)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _request(ask: Ask) -> Any:

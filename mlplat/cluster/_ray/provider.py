@@ -52,7 +52,7 @@ class Provider(NodeProvider):  # type: ignore[misc]
         super().__init__(provider_config, cluster_name)
         clock = SystemClock()
         ledger = MachineLedger(provider_config["ledger"], cluster_name)
-        tags = {r.machine: dict(r.tags) for r in ledger.open() if r.site == OWN and r.machine is not None}
+        tags = {r.machine: dict(r.tags) for r in ledger.open(OWN) if r.machine is not None}
         if head := provider_config.get("head"):
             tags.setdefault(head["host"], head_tags(head))
         sites: dict[str, Site] = {
