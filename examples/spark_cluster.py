@@ -14,7 +14,6 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from pyspark.sql import SparkSession
-from ray.util.spark import setup_ray_cluster, shutdown_ray_cluster
 
 import mlplat
 from mlplat import features as F
@@ -51,6 +50,8 @@ def orders(spark: SparkSession) -> None:
 def main(home: Path, master: str) -> None:
     spark = start_spark(master)
     orders(spark)
+    from ray.util.spark import setup_ray_cluster, shutdown_ray_cluster  # Ray reads at import whether there are tokens
+
     # One node of two cores; Spark keeps the other slots, for what mlplat asks of it below.
     address, _ = setup_ray_cluster(
         max_worker_nodes=1,
