@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import tempfile
 from argparse import ArgumentParser
 from pathlib import Path
 
 from pyspark.sql import SparkSession
-from ray.util.spark import setup_ray_cluster, shutdown_ray_cluster
 
 import mlplat
 from mlplat import features as F
@@ -28,8 +28,12 @@ def start_spark(master: str) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # the executors need this Python, with Ray and mlplat
     # Ray on Spark starts the `ray` that it finds on the path, and fails without a word of it where there is none.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    # Ray 2.60 wants a token: the driver, its head and its nodes on the executors must have the same.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    token = os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     here = {} if not master.startswith("local") else {"spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
     settings = {"spark.task.cpus": "2", "spark.sql.session.timeZone": "Europe/Paris", **here}
+    settings |= {"spark.executorEnv.RAY_AUTH_MODE": "token", "spark.executorEnv.RAY_AUTH_TOKEN": token}
     return SparkSession.builder.master(master).config(map=settings).getOrCreate()
 
 
@@ -46,6 +50,8 @@ def orders(spark: SparkSession) -> None:
 def main(home: Path, master: str) -> None:
     spark = start_spark(master)
     orders(spark)
+    from ray.util.spark import setup_ray_cluster, shutdown_ray_cluster  # Ray reads at import whether there are tokens
+
     # One node of two cores; Spark keeps the other slots, for what mlplat asks of it below.
     address, _ = setup_ray_cluster(
         max_worker_nodes=1,

@@ -43,7 +43,14 @@ def spark_batches(frame: Any) -> Iterator[pa.RecordBatch | pa.Table]:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("pyspark", "py4j"):
             raise
-        raise InvalidInput(f"Spark could not make the rows: {str(error).splitlines()[0]}") from None
+        raise InvalidInput(f"Spark could not make the rows: {_reason(str(error))}") from None
+
+
+def _reason(text: str) -> str:
+    """Of an error with the stack of Java: its innermost cause, in one line."""
+    lines = text.splitlines()
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes[-1:] or lines)[0]
 
 
 def _check_types(frame: Any) -> None:

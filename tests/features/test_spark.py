@@ -97,10 +97,13 @@ def test_types_that_cannot_be_carried_are_refused_before_spark_runs() -> None:
     assert frame.fetched == []
 
 
-def test_a_failure_of_spark_is_its_first_line_and_one_of_ours_is_itself() -> None:
+def test_a_failure_of_spark_is_told_in_a_line_and_one_of_ours_is_itself() -> None:
     spark = type("SparkRuntimeException", (Exception,), {"__module__": "pyspark.errors.exceptions.captured"})
     with pytest.raises(InvalidInput, match=r"^Spark could not make the rows: \[DIVIDE_BY_ZERO\] Division by zero$"):
         to_frame(Frame(ROWS.to_arrow(), error=spark("[DIVIDE_BY_ZERO] Division by zero\nJVM stacktrace:")))
+    java = "An error occurred while calling o1.getResult.\nCaused by: a.B: [X] no such row\n\tat a.B"
+    with pytest.raises(InvalidInput, match=r"rows: a\.B: \[X\] no such row$"):
+        to_frame(Frame(ROWS.to_arrow(), error=spark(java)))
     with pytest.raises(ZeroDivisionError):
         to_frame(Frame(ROWS.to_arrow(), error=ZeroDivisionError()))
 
