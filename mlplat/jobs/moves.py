@@ -52,13 +52,18 @@ class Swaps:
         small.sort(key=lambda one: (one.size * burden(one.job), -one.started_us, one.job.id))
         there = {one.job.id: one for one in leases if _may_move(one, stayed_us)}
         away = [replace(one.job, count=one.size, least=one.size) for one in there.values()]
+        vain: set[tuple[str, bool]] = set()  # of ten thousand jobs that wait most are alike
         for job in sorted([*ready, *away], key=lambda one: (-one.least, one.submitted_us, one.id)):
-            others = [one for one in small if one.job.pool == job.pool and one.job.priority <= job.priority]
             lease = there.get(job.id)
+            if (job.group, lease is None) in vain:
+                continue
+            others = (one for one in small if one.job.pool == job.pool and one.job.priority <= job.priority)
             larger = burden(job) if lease is None else 1.0  # what is there has paid
             chosen = free.room_by(job, others, larger, burden)
             if chosen is None:
+                vain.add((job.group, lease is None))
                 continue
+            vain.clear()
             small = [one for one in small if one not in chosen]
             choose = cloud.egress and any(one.job.data for one in chosen)
             if lease is not None and not choose and _would_do(lease, chosen):
