@@ -118,7 +118,7 @@ def burst(
     choices = {job.id: budgets.choices(job, waited_us[job.id] if job.id in by else None) for job in asking if job.data}
     plans, groups = cheapest(asks, choices, kinds, rules.policy, now_us=now_us)
     given_out = _GivenOut(cloud, plans, there, leases, kinds, out.keys(), {job.id for job in leaving})
-    late = [job for job in patient if job.id not in by | swaps.stay]
+    late = [job for job in patient if job.id not in by and job.id not in swaps.stay]
     return Bursting(
         admits=tuple(given_out.admits),
         evictions=tuple(evict for evict in plans.evictions if evict.by.id in by),  # not for what is only moved
