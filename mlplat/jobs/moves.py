@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from mlplat.clock import US_PER_S
@@ -113,7 +113,7 @@ class Free:
         return placed is not None
 
     def room_by(
-        self, job: Job, others: Sequence[Lease], larger: float, burden: Callable[[Job], float]
+        self, job: Job, others: Iterable[Lease], larger: float, burden: Callable[[Job], float]
     ) -> list[Lease] | None:
         """The first of these that make room for it together, if they hold less than it asks for: it is so many times `larger`,
         and each of them as many times as its burden says. Then the room is its own."""

@@ -237,6 +237,7 @@ def cost(cloud: Cloud, kind: Kind, one: Job) -> float:
     return brings + machines * kind.price * cloud.wait_s / 3_600
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(KINDS, PRICES, DATA, st.sampled_from([1, 2, 4, 8]), st.integers(0, 7_200), st.data())
 def test_no_kind_is_chosen_that_costs_more_than_the_cheapest_that_would_do(
@@ -268,6 +269,7 @@ def test_no_kind_is_chosen_that_costs_more_than_the_cheapest_that_would_do(
         assert cost(cloud, room[chosen], wants.job) <= min(cost(cloud, k, wants.job) for k in room.values()) + 1e-9
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(KINDS, PRICES, DATA, st.integers(0, 500), PLACES, st.sampled_from([1, 2, 4, 8]), st.integers(0, 7_200))
 def test_a_job_waits_no_less_the_more_it_reads(

@@ -120,6 +120,7 @@ def test_what_is_refused_before_the_run_has_a_record_is_told_too(tmp_path: Path)
     assert message.text.endswith("Nothing was recorded.")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_or_cut_off_is_told_as_interrupted(tmp_path: Path) -> None:
     memory, metadata = InMemoryNotifier(), InMemoryMetadata()
     stopped = run(tmp_path, metadata, memory, stop=lambda: True)
