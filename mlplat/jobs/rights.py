@@ -8,7 +8,7 @@ from mlplat.clock import US_PER_S
 from mlplat.jobs.job import Job, Lease
 from mlplat.jobs.policy import ABOVE, LAST
 from mlplat.jobs.room import Vector, plus
-from mlplat.jobs.shares import ROUND, Shares
+from mlplat.jobs.shares import ROUND, Shares, Standing
 from mlplat.jobs.stoppable import Stoppable
 
 
@@ -20,7 +20,8 @@ class Rights:
     - its tenant is below its quota, and what runs belongs to one that borrows: at once;
     - what runs is of its own tenant and of a lower priority;
     - its tenant has a smaller share, also after the change;
-    - its tenant has no more than its fair share after the change, and the other no less before it;
+    - its tenant has no more than its fair share after the change, and the other more before it, and has had its turn: who used
+      less lately keeps what it was given for `Policy.slice_s`;
     - its tenant has no more than its fair share now and the other no less, and it used less lately, by more than `Policy.slice_s`
       seconds of what it asks for: so take turns who cannot have equal shares at once.
 
@@ -90,14 +91,19 @@ class Rights:
         left = (stand.share - (gives + self._gone.get(other.tenant, 0.0))) / stand.weight
         if left >= self._after - ROUND:
             return "its tenant has a smaller share"
-        before = left + gives / stand.weight
-        if before < stand.fair / stand.weight - ROUND:
+        above = left + (gives - stand.fair) / stand.weight
+        if above < -ROUND:
             return None
-        if self._below:
+        if self._below and above > ROUND and not self._has_its_turn(lease, stand):
             return "its tenant is below its fair share"
         if self._entitled and stand.usage - self._stand.usage > self._slice:
             return "its tenant used less lately"
         return None
+
+    def _has_its_turn(self, lease: Lease, stand: Standing) -> bool:
+        """Else those who cannot have equal shares at once would take turns of `min_run_s`, and do little but start and stop."""
+        since_s = (self._now_us - lease.started_us) / US_PER_S
+        return stand.usage < self._stand.usage and since_s < self._shares.policy.slice_s
 
     def forget(self) -> None:
         """Nothing was given up."""

@@ -189,6 +189,33 @@ def test_who_has_nothing_takes_from_who_used_more_even_where_shares_cannot_be_eq
     assert evicted(planned(asked(pool(2), leases=leases, waiting=waiting, usage=usage))) == []
 
 
+def test_a_turn_lasts_a_slice_and_who_has_just_a_fair_share_keeps_it() -> None:
+    wide, fair, small = (job(name, name, count=size, least=size) for name, size in (("a", 4), ("b", 2), ("c", 1)))
+    turn = {"leases": [lease(wide, 985.0)], "waiting": [fair, small], "tenants": [Tenant(name=name) for name in "abc"]}
+    assert evicted(planned(asked(pool(6), **turn, usage={"b": 1.0}), now_s=1_000)) == []  # it used less lately than b
+    assert evicted(planned(asked(pool(4), **turn, usage={"b": 1.0, "c": 1.0}), now_s=1_000)) == []
+    assert evicted(planned(asked(pool(4), **turn, usage={"b": 1.0, "c": 1.0}), now_s=1_006)) == ["a"]
+    assert evicted(planned(asked(pool(4), **turn, usage={"a": 2.0}), now_s=1_000)) == ["a"]
+    full = [lease(replace(wide, preemptible=False)), lease(fair)]
+    assert (
+        evicted(planned(asked(pool(6), leases=full, waiting=[small], tenants=turn["tenants"], usage={"b": 1.0}))) == []
+    )
+
+
+@pytest.mark.slow
+def test_three_who_do_not_fit_together_take_turns_and_not_a_turn_a_minute() -> None:
+    works = [
+        Work(
+            job=job(name, name, count=size, least=size, submitted_us=at * 60 * US, min_run_s=60.0),
+            bundle_s=size * 8 * 3_600.0,
+        )
+        for at, (name, size) in enumerate((("a", 16), ("b", 8), ("c", 4)))
+    ]
+    spans = simulate(works, [pool(24)], {name: Tenant(name=name) for name in "abc"}, Policy(), until_us=8 * 3_600 * US)
+    assert sum(span.stopped for span in spans) < 80  # eight hours are 48 slices; it was 862
+    assert all(sum(s.ended_us - s.began_us for s in spans if s.job.id == name) > 3 * 3_600 * US for name in "abc")
+
+
 def test_labels_and_resources_that_no_node_has_are_said() -> None:
     found = planned(asked(pool(4), waiting=[job("l", labels=(("site", "x"),)), job("r", "b", each=(("FPGA", 1.0),))]))
     assert sorted(hold.reason for hold in found.holds.values()) == [
