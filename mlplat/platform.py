@@ -24,7 +24,6 @@ from mlplat.features.training_set import TrainingSet
 from mlplat.home import home_format, open_home
 from mlplat.improving import Improving
 from mlplat.jobs.demand import Demand
-from mlplat.jobs.egress import GB
 from mlplat.jobs.lease import GaveWay, Lease
 from mlplat.metadata.port import Metadata, ModelVersion
 from mlplat.metadata.postgres import driver_url
@@ -81,8 +80,7 @@ def connect(
     `shared_cache` is a Redis by which endpoints share the answers of models that have processes of their own, with other clusters
     and over restarts (or MLPLAT_SHARED_CACHE); another one than the online store's, because a cache may forget.
 
-    `scratch` is a folder of each machine's own disk, for what can be made again, such as a training's encoded rows (or
-    MLPLAT_SCRATCH; default: `cache` in the home, which is no near one where the home is on a shared disk).
+    `scratch` is a folder of each machine's own disk, for a training's encoded rows (or MLPLAT_SCRATCH; default: in the home).
 
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
@@ -213,8 +211,7 @@ class Platform(Improving, Endpoints):
         The same call again goes on with a run that was killed, failed or stopped. `stop` is asked several times a second: once
         it says yes, the run makes a checkpoint and returns `Interrupted`. `notify` is told how the run ended (`mlplat.notify`).
         On a cluster that others use too the workers come from its queue, by `priority` (`platform.jobs`): when others are to have
-        them the run makes a checkpoint, waits, and goes on. MLPLAT_PLACE says where the home is, for what it costs to bring the
-        rows to bought machines.
+        them the run makes a checkpoint, waits, and goes on. MLPLAT_PLACE is where its rows are, for what bringing them costs.
         Raises `Refused` for a demand that the cluster can never hold, `Conflict` while another process runs the same training.
         """
         notifiers, shown = listed(notify), progress or progress_for(self._clock)
@@ -245,9 +242,8 @@ class Platform(Improving, Endpoints):
                     raise GaveWay
                 return found
 
-            place = self._settings.place
-            data_gb = {} if place is None else {place: data.path.stat().st_size / GB}
-            return self._on_workers(on, demand, shown, name=data.name, priority=priority, data_gb=data_gb)
+            reads = self._read_gb(data.path)
+            return self._on_workers(on, demand, shown, name=data.name, priority=priority, data_gb=reads)
 
         return told(run, name=data.name, notifiers=notifiers, progress=shown)
 

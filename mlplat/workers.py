@@ -17,6 +17,7 @@ from mlplat.errors import Refused
 from mlplat.jobs import Jobs, Lease
 from mlplat.jobs import demand as demands
 from mlplat.jobs.demand import Demand
+from mlplat.jobs.egress import GB
 from mlplat.jobs.queue import Options
 from mlplat.train import Progress
 
@@ -60,6 +61,11 @@ class Workers(ABC):
         )
         self._closing.callback(jobs.close)
         return jobs
+
+    def _read_gb(self, file: Path) -> dict[str, float]:
+        """What work reads of the home, by the place of the home; nothing where that has no name."""
+        place = self._settings.place
+        return {} if place is None else {place: file.stat().st_size / GB}
 
     def _find_cluster(self, *, start: bool) -> Attached | None:
         from mlplat._ray.session import Session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
@@ -26,7 +26,7 @@ from mlplat.cluster.rehearsal import rehearsal
 from mlplat.cluster.shards import simulate as simulated
 from mlplat.cluster.spec import NodeType
 from mlplat.cluster.trace import read as trace_of
-from mlplat.cluster.world import Outcome, Settings
+from mlplat.cluster.world import Arrival, Outcome, Settings
 from mlplat.errors import InvalidInput
 
 EVERY_S, END_S = 5.0, 600.0
@@ -126,16 +126,7 @@ def simulate(
                 done=lambda: progress.advance(task),
             )
             outcomes[rule] = found
-            waits = [(found.began_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
-            ends = [(found.ended_us[one.job.id] - one.job.submitted_us) / US_PER_S for one in arrivals]
-            table.add_row(
-                rule,
-                f"{found.cost:,.2f}",
-                f"{found.gpu_hours:,.1f}",
-                f"{mean(waits) / 60:,.1f} min",
-                f"{mean(ends) / 60:,.1f} min",
-                str(found.moved),
-            )
+            table.add_row(rule, *_came_of(found, arrivals))
     Console().print(table)
     if plot is not None:
         from mlplat.cluster.picture import draw
@@ -234,6 +225,19 @@ def publish(
     told(cloud, wait_s=wait, clock=SystemClock(), wait=sleep)
     names = {"own": cloud.own, "bought": cloud.kinds}
     typer.echo("; ".join(f"{name}: {', '.join(kind.name for kind in kinds)}" for name, kinds in names.items()))
+
+
+def _came_of(found: Outcome, arrivals: Sequence[Arrival]) -> tuple[str, ...]:
+    def minutes(until_us: Mapping[str, int]) -> str:
+        return f"{mean(until_us[one.job.id] - one.job.submitted_us for one in arrivals) / US_PER_S / 60:,.1f} min"
+
+    return (
+        f"{found.cost:,.2f}",
+        f"{found.gpu_hours:,.1f}",
+        minutes(found.began_us),
+        minutes(found.ended_us),
+        str(found.moved),
+    )
 
 
 def _bursting(config: Mapping[str, Any], **burst: Any) -> dict[str, Any]:
