@@ -46,7 +46,8 @@ class App:
     `/readyz`, `/openapi.json`, `/metrics`.
 
     `served` is replaced as a whole by `serve`: a request that runs keeps what it began with. `gate` asks those who want
-    predictions for tokens. `on_start` and `on_stop` run on the loop.
+    predictions for tokens. `on_start` and `on_stop` run on the loop. `home` is the home's id: another's app may
+    have been at this address before.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class App:
         metrics: Metrics | None = None,
         on_start: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
+        home: str = "",
     ) -> None:
         self._answerer = answerer
         self._gate = gate
         self._metrics = metrics
-        self._on_start, self._on_stop = on_start, on_stop
+        self._on_start, self._on_stop, self._home = on_start, on_stop, home
         self._pages: dict[str, Callable[[], str | dict[str, Any]]] = {
             "/": self._help,
             "/healthz": self._health,
@@ -213,6 +215,7 @@ class App:
         """Every version that is served was warmed before: an app that answers is ready."""
         return {
             "ready": True,
+            "home": self._home,
             "models": {name: served.gold.number for name, served in self.served.items()},
             "epochs": {name: served.table.epoch for name, served in self.served.items()},
         }

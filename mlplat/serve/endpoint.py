@@ -147,12 +147,13 @@ def gone(url: str) -> bool:
         return False
 
 
-def epochs(url: str) -> Mapping[str, int] | None:
-    """What is served there: the epoch of its table by name; None if nobody answers."""
+def epochs(url: str, home: str | None = None) -> Mapping[str, int] | None:
+    """What is served there: the epoch of its table by name; None if nobody answers, or another than the `home` with this id."""
     try:
         # Whoever it is: nothing is sent, and what is answered are numbers.
         response = httpx.get(f"{url}/readyz", timeout=_ALIVE_TIMEOUT_S, trust_env=False, verify=False)
-        return dict(response.json()["epochs"]) if response.status_code == 200 else None
+        ready = response.json() if response.status_code == 200 else {}
+        return dict(ready["epochs"]) if home is None or ready["home"] == home else None
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None
 

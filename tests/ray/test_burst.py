@@ -24,6 +24,7 @@ from mlplat.cluster.guard import drained
 from mlplat.jobs import Rules
 from mlplat.jobs._ray.cloud import publish
 from mlplat.jobs.cloud import Cloud, Kind
+from mlplat.jobs.demand import Demand
 from tests.ray.test_jobs import BOTH, PATIENCE_S, SLOT, STEPS, controller, python, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.alone]
@@ -165,3 +166,28 @@ def test_actors_beside_the_queue_fill_own_machines_first(platform: mlplat.Platfo
         assert sorted(ray.get([holder.site.remote() for holder in holders[2:]])) == ["cloud", "cloud"]
         for holder in holders:
             ray.kill(holder)
+
+
+def test_replicas_of_a_model_fill_own_machines_first(platform: mlplat.Platform, tmp_path: Path) -> None:
+    from ray import serve
+
+    from mlplat.serve._ray import backbones
+
+    @serve.deployment(num_replicas=3)
+    class Tells:
+        def __init__(self, folder: Path) -> None:
+            site = ray.get_runtime_context().get_node_labels().get("site", "own")
+            (folder / f"{serve.get_replica_context().replica_id.unique_id}.{site}").touch()
+
+    until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
+    options = backbones.resources(Demand.parse({"FPGA": 1, "workers": 3}), owned=False)
+    with machine(tmp_path / "raylet.log"):
+        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
+        try:
+            serve.start(proxy_location="Disabled")
+            (tmp_path / "told").mkdir()
+            app = Tells.options(ray_actor_options=options).bind(tmp_path / "told")  # type: ignore[attr-defined]
+            serve.run(app, name="tells", route_prefix=None)
+        finally:
+            serve.shutdown()
+    assert sorted(file.suffix for file in (tmp_path / "told").iterdir()) == [".cloud", ".own", ".own"]

@@ -170,7 +170,12 @@ def test_a_bug_of_ours_is_said_without_its_insides(
 
 def test_the_pages_for_people_and_machines_answer(rig: Rig) -> None:
     assert rig.send("GET", "/healthz").json()["alive"] is True
-    assert rig.send("GET", "/readyz").json() == {"ready": True, "models": {"late": 3}, "epochs": {"late": 3}}
+    assert rig.send("GET", "/readyz").json() == {
+        "ready": True,
+        "home": "",
+        "models": {"late": 3},
+        "epochs": {"late": 3},
+    }
     assert "POST /predict/late" in rig.send("GET", "/").text
 
 

@@ -41,6 +41,7 @@ class Server:
 
     status: int = 200
     body: bytes = b""
+    ready: bytes = b""
     bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
@@ -70,7 +71,10 @@ def serving(certificate: Path | None = None) -> Iterator[Server]:
             self.wfile.write(state.body)
 
         def do_GET(self) -> None:
-            self.send_error(404)
+            self.send_response(200 if state.ready else 404)
+            self.send_header("content-length", str(len(state.ready)))
+            self.end_headers()
+            self.wfile.write(state.ready)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -169,6 +173,9 @@ def test_nobody_there_is_unavailable() -> None:
 
 def test_another_server_is_not_taken_for_ours(server: Server) -> None:
     assert epochs(server.url) is None
+    server.ready = b'{"ready": true, "home": "h1", "epochs": {"late": 7}}'
+    assert epochs(server.url) == epochs(server.url, "h1") == {"late": 7}
+    assert epochs(server.url, "h2") is None  # it was there before
 
 
 async def ask_async(url: str, rows: list[dict[str, Any]], **options: Any) -> list[Prediction]:

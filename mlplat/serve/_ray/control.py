@@ -19,6 +19,7 @@ from mlplat._ray.flags import has_haproxy
 from mlplat._ray.session import Session
 from mlplat.clock import Clock, SystemClock
 from mlplat.errors import Conflict, InvalidInput, MlplatError, NotFound, Unavailable
+from mlplat.home import home_id
 from mlplat.jobs._ray.cloud import own_first
 from mlplat.metadata.lock import exclusive
 from mlplat.model import artifact
@@ -168,7 +169,7 @@ def _apply_alone(
                 _handle().refresh.remote().result(timeout_s=READY_S)
             else:
                 _run(session, home, entry.cluster, servers, listen.host)
-            _wait(entry, SystemClock())
+            _wait(entry, home_id(home), SystemClock())
         except BaseException:
             state.restore(home, name, before)
             raise
@@ -295,10 +296,11 @@ def _cluster_id() -> str:
     return str(ray._private.worker._global_node.session_name)
 
 
-def _wait(entry: Entry, clock: Clock) -> None:
-    """Until the proxy has found the replica, and the replica serves this table."""
+def _wait(entry: Entry, home: str, clock: Clock) -> None:
+    """Until the proxy has found the replica, and the replica serves this table. One of another home may answer for a while after
+    that was undeployed."""
     deadline_s = clock.elapsed_s() + READY_S
-    while (epochs(entry.url) or {}).get(entry.name, 0) < entry.epoch:
+    while (epochs(entry.url, home) or {}).get(entry.name, 0) < entry.epoch:
         if clock.elapsed_s() > deadline_s:
             raise Unavailable(
                 f"{entry.url} does not serve {entry.name!r} as of epoch {entry.epoch} after {READY_S:g} s."

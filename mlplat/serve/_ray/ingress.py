@@ -76,7 +76,15 @@ class Ingress:
         self._shadows = Shadows(answerer, clock)
         answerer = replace(answerer, count=metrics.failed, told=metrics.answered, mirror=self._shadows.offer)
         served = self._load({})
-        self._app = App(answerer, served, gate=gate, metrics=metrics, on_start=self._start, on_stop=self._stop)
+        self._app = App(
+            answerer,
+            served,
+            gate=gate,
+            metrics=metrics,
+            on_start=self._start,
+            on_stop=self._stop,
+            home=home_id(self._home),
+        )
         self._follow(served)
         metrics.watch(lambda: self._app.served, self._shadows, self._shared)
         self._refreshing = asyncio.Lock()
