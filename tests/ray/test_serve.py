@@ -95,7 +95,7 @@ class Home:
 def home(ray_cluster: Session, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     from mlplat.serve._ray import undeploy
 
-    path = tmp_path_factory.mktemp("home")
+    path = open_home(tmp_path_factory.mktemp("home"))
     models = {version: make_model(version) for version in (1, 2)}
     paths = {
         version: artifact.save(model, path / "models", golden=artifact.Golden.of(model, COLUMNS))
