@@ -72,7 +72,7 @@ def open_rows(
             row_cache.seal(unfinished, now_us)
             row_cache.place(unfinished, folder)
             row_cache.use(folder)
-            row_cache.prune(cache)
+            row_cache.prune(cache, now_us)
         gang.gather(torch.zeros(1))  # the rows are there
     row_cache.use(folder)
     learn, held_out = (_mapped(folder, part) for part in PARTS)

@@ -1,8 +1,5 @@
 """Sets of encoded rows on a node's disk: a folder each, which appears whole, is found again for as long as its files are what
-was written, and goes when there are too many, or they take too much of the disk.
-
-What a kill cut off stays until `collect`.
-"""
+was written, and goes when there are too many, or they take too much of the disk. What a kill cut off goes a day later."""
 
 from __future__ import annotations
 
@@ -74,10 +71,15 @@ def remove(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def prune(cache: Path) -> None:
+def prune(cache: Path, now_us: int) -> None:
     """Until there are few enough. The set that was used last stays, however large."""
     left = SHARE * shutil.disk_usage(cache).total
-    found = [path for path in cache.iterdir() if not path.name.startswith(".")]
+    found = []
+    for path in cache.iterdir():
+        if not path.name.startswith("."):
+            found.append(path)
+        elif _used_s(path) < now_us / US_PER_S - CHECK_S:  # nobody writes it any more
+            shutil.rmtree(path, ignore_errors=True)
     for number, folder in enumerate(sorted(found, key=_used_s, reverse=True)):
         left -= _size(folder)
         if number and (number >= KEPT or left < 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -181,3 +182,12 @@ def test_every_byte_is_looked_at_once_a_day(tmp_path: Path, monkeypatch: pytest.
     for hours, looks in ((1, 0), (23, 0), (24, 6), (25, 6), (48, 12)):
         open_rows(source, cache, Alone(), NOW_US + hours * 3_600 * 1_000_000)
         assert len(looked) == looks
+
+
+def test_what_a_kill_cut_off_goes_a_day_later(tmp_path: Path) -> None:
+    source, cache = work(tmp_path, made={"rows": 500}).source, tmp_path / "cache"
+    for name, age_s in ((".unfinished-a", 1), (".unfinished-b", CHECK_S + 1), (".gone-c", CHECK_S + 1)):
+        (cache / name / "learn").mkdir(parents=True)
+        os.utime(cache / name, (NOW_US / 1e6 - age_s,) * 2)
+    open_rows(source, cache, Alone())
+    assert sorted(path.name for path in cache.iterdir()) == [".unfinished-a", source.key]
