@@ -78,6 +78,31 @@ def test_a_key_goes_with_the_requests_and_this_process_keeps_its_own(tmp_path: P
     assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize(("tries", "said"), [(3, None), (100, "No available agent")])
+def test_a_head_that_has_just_been_started_is_asked_again(tries: int, said: str | None) -> None:
+    from mlplat.jobs._ray.remote import Remote
+
+    asked: list[str] = []
+
+    class Client:
+        def submit_job(self, submission_id: str, **_: Any) -> None:
+            asked.append(submission_id)
+            if len(asked) < tries:
+                raise RuntimeError(
+                    "Request failed with status code 500: No available agent to submit job, please try again later."
+                )
+
+    cluster = object.__new__(Remote)
+    cluster._client, cluster.address = Client(), "http://head:8265"
+    if said is None:
+        job_id = cluster.run(["true"])
+        assert asked == [job_id] * 3
+    else:
+        with pytest.raises(Unavailable, match=said):
+            cluster.run(["true"])
+        assert len(asked) == 6
+
+
 def test_a_script_is_a_job_of_the_queue_with_all_that_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlplat.jobs._ray.remote import Remote
 

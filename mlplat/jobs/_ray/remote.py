@@ -22,6 +22,7 @@ from mlplat.errors import InvalidInput, NotFound, Refused, Unavailable
 _SHOWN = 3
 _CHATTER = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 _MIB = 2**20
+_NO_AGENT, _TRIES = "No available agent", 6
 
 
 class Remote:
@@ -83,7 +84,13 @@ class Remote:
         job_id = f"mlplat-{uuid4().hex[:12]}"
         env = {} if folder is None else {"working_dir": str(folder)}
         with self._translated():
-            self._client.submit_job(entrypoint=shlex.join(command), submission_id=job_id, runtime_env=env)
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._client.submit_job(entrypoint=shlex.join(command), submission_id=job_id, runtime_env=env)
+                    break
+                except RuntimeError as error:  # a head that has just been started: it waited ten seconds for its agent
+                    if not left or _NO_AGENT not in str(error):
+                        raise
         return job_id
 
     def follow(self, job_id: str, say: Callable[[str], None]) -> bool:
