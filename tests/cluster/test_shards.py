@@ -64,6 +64,7 @@ limits = st.fixed_dictionaries(
 parts = st.integers(1, 12)
 
 
+@pytest.mark.slow
 @given(own=counts, bought=counts, more=st.integers(0, 60), budget=limits, shards=parts)
 def test_machines_and_limits_of_shards_are_those_of_the_cluster(
     own: list[int], bought: list[int], more: int, budget: dict[str, Any], shards: int
