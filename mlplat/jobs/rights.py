@@ -19,7 +19,8 @@ class Rights:
     - what runs was given slots that the job waits for (backfill): at once;
     - its tenant is below its quota, and what runs belongs to one that borrows: at once;
     - what runs is of its own tenant and of a lower priority;
-    - its tenant has a smaller share, also after the change;
+    - its tenant has a smaller share, also after the change, and what runs is not there because it was the other's turn, or has
+      had that;
     - its tenant has no more than its fair share after the change, and the other more before it, and has had its turn: who used
       less lately keeps what it was given for `Policy.slice_s`;
     - its tenant has no more than its fair share now and the other no less, and it used less lately, by more than `Policy.slice_s`
@@ -89,18 +90,19 @@ class Rights:
             return None
         stand, gives = shares.of(other.tenant), shares.dominant(other, lease.size)
         left = (stand.share - (gives + self._gone.get(other.tenant, 0.0))) / stand.weight
-        if left >= self._after - ROUND:
+        its_turn = stand.usage < -shares.turn(stand, gives)  # it would come first again (`plan`)
+        if left >= self._after - ROUND and not (its_turn and self._keeps_its_turn(lease, stand)):
             return "its tenant has a smaller share"
         above = left + (gives - stand.fair) / stand.weight
         if above < -ROUND:
             return None
-        if self._below and above > ROUND and not self._has_its_turn(lease, stand):
+        if self._below and above > ROUND and not self._keeps_its_turn(lease, stand):
             return "its tenant is below its fair share"
         if self._entitled and stand.usage - self._stand.usage > self._slice:
             return "its tenant used less lately"
         return None
 
-    def _has_its_turn(self, lease: Lease, stand: Standing) -> bool:
+    def _keeps_its_turn(self, lease: Lease, stand: Standing) -> bool:
         """Else those who cannot have equal shares at once would take turns of `min_run_s`, and do little but start and stop."""
         since_s = (self._now_us - lease.started_us) / US_PER_S
         return stand.usage < self._stand.usage and since_s < self._shares.policy.slice_s

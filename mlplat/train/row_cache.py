@@ -74,27 +74,34 @@ def remove(folder: Path) -> None:
 def prune(cache: Path, now_us: int) -> None:
     """Until there are few enough. The set that was used last stays, however large."""
     left = SHARE * shutil.disk_usage(cache).total
-    found = []
-    for path in cache.iterdir():
-        if not path.name.startswith("."):
-            found.append(path)
-        elif _used_s(path) < now_us / US_PER_S - CHECK_S:  # nobody writes it any more
+    for path in cache.glob(".*"):
+        if _used_s(path) < now_us / US_PER_S - CHECK_S:  # nobody writes it any more
             shutil.rmtree(path, ignore_errors=True)
-    for number, folder in enumerate(sorted(found, key=_used_s, reverse=True)):
+    for number, folder in enumerate(_sets(cache)):
         left -= _size(folder)
         if number and (number >= KEPT or left < 0):
             remove(folder)
 
 
 def require_room(cache: Path, wanted_bytes: int) -> None:
-    """`Unavailable` if the disk has not so much left."""
+    """Sets make room, those first that were used longest ago. `Unavailable` if the disk has not so much left without them
+    either: then they stay."""
     cache.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(cache).free
-    if wanted_bytes > free:
+    free, sets = shutil.disk_usage(cache).free, _sets(cache)
+    if free < wanted_bytes <= free + sum(map(_size, sets)):
+        while sets and free < wanted_bytes:
+            remove(sets.pop())
+            free = shutil.disk_usage(cache).free
+    if free < wanted_bytes:
         raise Unavailable(
             f"the encoded rows take {wanted_bytes / 1e9:,.1f} GB, and {cache} has {free / 1e9:,.1f} GB left: make room there, "
             "or name a folder on a larger disk of each machine, with connect(scratch=...) or MLPLAT_SCRATCH"
         )
+
+
+def _sets(cache: Path) -> list[Path]:
+    """Whole ones, that which was used last first."""
+    return sorted((path for path in cache.iterdir() if not path.name.startswith(".")), key=_used_s, reverse=True)
 
 
 def _sum(file: Path) -> int:

@@ -18,23 +18,8 @@ from mlplat.cluster.simulation import simulate as unsharded
 from mlplat.cluster.spec import parse, problems
 from mlplat.cluster.world import Arrival, Outcome, Settings
 from mlplat.errors import InvalidInput
-from mlplat.jobs.job import Job
 from mlplat.testing.lab import config
-
-US = 1_000_000
-
-
-def arrival(name: str, gpus: int = 1, *, tenant: str = "a", at_s: float = 0.0, work_s: float = 3_600.0) -> Arrival:
-    job = Job(
-        id=name,
-        tenant=tenant,
-        pool="default",
-        submitted_us=round(at_s * US),
-        each=(("CPU", 1.0), ("GPU", 1.0)),
-        count=gpus,
-        least=gpus,
-    )
-    return Arrival(job=job, work_s=work_s)
+from tests.cluster.support import US, arrival
 
 
 def cluster(own: Sequence[int], bought: Sequence[int], more: int, **budget: Any) -> dict[str, Any]:

@@ -13,25 +13,11 @@ from mlplat.cluster.budget import Bill
 from mlplat.cluster.simulation import simulate
 from mlplat.cluster.spec import parse
 from mlplat.cluster.world import Arrival, Lost, Outcome, Settings
-from mlplat.jobs.job import Job
 from mlplat.testing.lab import config
+from tests.cluster.support import US, arrival
 
 pytestmark = pytest.mark.slow
-US = 1_000_000
 SETTINGS = Settings(boot_s=120.0, checkpoint_s=5.0, restart_s=60.0, every_s=600.0)
-
-
-def arrival(name: str, gpus: int, *, at_s: float = 0.0, work_s: float = 3_600.0) -> Arrival:
-    job = Job(
-        id=name,
-        tenant="a",
-        pool="default",
-        submitted_us=round(at_s * US),
-        each=(("CPU", 1.0), ("GPU", 1.0)),
-        count=gpus,
-        least=gpus,
-    )
-    return Arrival(job=job, work_s=work_s)
 
 
 def ran(

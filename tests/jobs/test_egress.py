@@ -4,77 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlplat.errors import InvalidInput
-from mlplat.jobs.burst import Bursting, budget_us, own_nodes
+from mlplat.jobs.burst import budget_us, own_nodes
 from mlplat.jobs.cloud import Cloud, Kind
 from mlplat.jobs.egress import NEVER_S, burden, egress, ways
-from mlplat.jobs.job import Job, Node, Pool
-from mlplat.jobs.record import HOLDS, Command, Record
+from mlplat.jobs.job import Job
+from mlplat.jobs.record import Record
 from mlplat.jobs.rules import Rules
-from mlplat.jobs.turn import Seen, Turn, turn
-from mlplat.jobs.usage import Usage
+from tests.jobs import support
+from tests.jobs.support import FULL, GB, MINE, US, bought, job, queued, running
 
-US, GB, HOUR_S = 1_000_000, 10**9, 3_600
-NOW_US = 1_000_000 * US
-OWN = tuple(Node(id=f"h{i}", total={"GPU": 4.0}, labels={"site": "onprem"}) for i in range(2))
-MINE = Kind(name="onprem.gpu", total={"GPU": 4.0}, labels={"site": "onprem"}, most=2)
+HOUR_S = 3_600
 HERE = Kind(name="fra", total={"GPU": 1.0}, labels={"site": "cloud", "region": "fra"}, most=16, price=2.0)
 FAR = Kind(name="ohio", total={"GPU": 1.0}, labels={"site": "cloud", "region": "ohio"}, most=16, price=1.0)
 CLOUD = Cloud(kinds=(FAR, HERE), own=(MINE,), most=32, egress={"onprem": 0.09, "fra": 0.02, "ohio": 0.05})
+turned, burst = partial(support.turned, cloud=CLOUD), partial(support.burst, cloud=CLOUD)
 ALL_OWN = own_nodes(CLOUD, Rules())["default"]
-
-
-def job(name: str, gpus: int, *, ago_s: float = 0.0, gb: float = 0.0, at: str = "onprem", **given: Any) -> Job:
-    return Job(
-        id=name,
-        tenant="a",
-        pool="default",
-        submitted_us=NOW_US - round(ago_s * US),
-        each=(("GPU", 1.0),),
-        count=gpus,
-        least=gpus,
-        data=((at, round(gb * GB)),) if gb else (),
-        **given,
-    )
-
-
-def queued(name: str, gpus: int, **given: Any) -> Record:
-    return Record(job=job(name, gpus, **given), name=name, command=Command(arguments=(), folder=""))
-
-
-def running(name: str, placed: dict[str, int], *, since_s: float = 600.0, **given: Any) -> Record:
-    one = queued(name, sum(placed.values()), ago_s=since_s, **given)
-    return one.given(tuple(placed.items()), backfill=False, now_us=NOW_US - round(since_s * US)).runs()
-
-
-def bought(kind: Kind, count: int) -> tuple[Node, ...]:
-    return tuple(Node(id=f"{kind.name}-{i}", total=kind.total, labels=kind.labels) for i in range(count))
-
-
-def turned(*records: Record, machines: tuple[Node, ...] = (), cloud: Cloud = CLOUD) -> Turn:
-    held = [record for record in records if record.state in HOLDS]
-    seen = Seen(
-        pools=(Pool(name="default", nodes=(*OWN, *machines)),),
-        groups={record.group: "ready" for record in held},
-        runs={record.group: None for record in held},
-        cloud=cloud,
-    )
-    return turn({record.job.id: record for record in records}, seen, Rules(), Usage(), {}, now_us=NOW_US)
-
-
-def burst(*records: Record, **given: Any) -> Bursting:
-    found = turned(*records, **given).burst
-    assert found is not None
-    return found
-
-
-FULL = running("full", {"h0": 4, "h1": 4}, preemptible=False)
 
 
 def test_what_leaves_a_place_is_paid_there_and_what_is_near_is_free() -> None:

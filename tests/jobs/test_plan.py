@@ -202,6 +202,15 @@ def test_a_turn_lasts_a_slice_and_who_has_just_a_fair_share_keeps_it() -> None:
     )
 
 
+def test_who_runs_because_it_is_its_turn_is_stopped_by_a_smaller_share_only_after_that() -> None:
+    held = [*(lease(job(f"a{i}"), 985.0) for i in range(3)), lease(job("b0", "b"))]
+    turn = {"leases": held, "waiting": [job("b1", "b")], "tenants": [Tenant(name=name) for name in "ab"]}
+    assert evicted(planned(asked(pool(4), **turn, usage={"a": -6.0}), now_s=1_000)) == []
+    assert evicted(planned(asked(pool(4), **turn, usage={"a": -6.0}), now_s=1_006)) == ["a0"]
+    assert evicted(planned(asked(pool(4), **turn, usage={"a": -4.0}), now_s=1_000)) == ["a0"]  # a slice of a GPU is 5
+    assert evicted(planned(asked(pool(4), **turn, usage={"a": -6.0, "b": -7.0}), now_s=1_000)) == ["a0"]
+
+
 @pytest.mark.slow
 def test_three_who_do_not_fit_together_take_turns_and_not_a_turn_a_minute() -> None:
     works = [

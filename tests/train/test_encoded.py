@@ -145,6 +145,24 @@ def test_where_they_find_no_room_it_says_so_before_it_writes(tmp_path: Path, mon
     assert not list((tmp_path / "cache").iterdir())
 
 
+def test_old_sets_make_room_only_where_that_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, cache = work(tmp_path, made={"rows": 500}).source, tmp_path / "cache"
+    for number in range(2):
+        open_rows(replace(source, snapshot=str(number)), cache, Alone())
+        os.utime(cache / replace(source, snapshot=str(number)).key, (number, number))
+    size = sum(file.stat().st_size for file in cache.rglob("*.npy")) // 2
+    there = {folder.name for folder in cache.iterdir()}
+    disk = lambda path: _Disk(total=1e9, free=room - size * len(list(cache.glob("[!.]*"))))  # noqa: E731
+    monkeypatch.setattr(row_cache.shutil, "disk_usage", disk)
+    room = 0.5 * size
+    with pytest.raises(Unavailable, match="make room there"):
+        open_rows(source, cache, Alone())
+    assert {folder.name for folder in cache.iterdir()} == there
+    room = 2.5 * size
+    open_rows(source, cache, Alone())
+    assert {folder.name for folder in cache.iterdir()} == {replace(source, snapshot="1").key, source.key}
+
+
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
 
