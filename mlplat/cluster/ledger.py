@@ -96,6 +96,10 @@ class MachineLedger:
     def went(self, numbers: Sequence[int], reason: str, now_us: int) -> None:
         self._change(numbers, state="gone", gone_us=now_us, reason=reason)
 
+    def redate(self, numbers: Sequence[int], now_us: int) -> None:
+        """They cost something from now on, not only from when a clock that was wrong said."""
+        self._change(numbers, asked_us=now_us)
+
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         self._change([number], tags=json.dumps(dict(tags)))
 

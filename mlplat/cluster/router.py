@@ -57,6 +57,8 @@ class Router:
         """What each site said last."""
         self._ended_us: dict[str, int] = {}
         """When machines were given back, which their sites may list for a while."""
+        self._asking: set[str] = set()
+        """Launches whose site has not answered yet, however long it takes."""
         self.lost = self.strangers = 0
         """Bought machines that ended by themselves, and those that were there and not written down, since this began."""
 
@@ -181,8 +183,9 @@ class Router:
         own_tags = {**tags, **known, LAUNCH: launch}
         with self._lock:
             numbers, said = self._asked(kind, offer, own_tags, launch, count)
-        if not numbers:
-            return [], 0, said
+            if not numbers:
+                return [], 0, said
+            self._asking.add(launch)
         try:
             made = list(self._sites[offer.site].create(offer.node, own_tags, len(numbers)))
         except Unknown as error:
@@ -190,6 +193,8 @@ class Router:
         except (NoCapacity, Unavailable, InvalidInput, Refused) as error:
             self._ledger.went(numbers, str(error), self._clock.now_us())
             return [], 0, str(error)
+        finally:
+            self._asking.discard(launch)
         with self._lock:
             for number, name in zip(numbers, made, strict=False):
                 self._ledger.came(number, name)
@@ -232,11 +237,15 @@ class Router:
     def _settle(self, site: str, listed: dict[str, Seen], asked_us: int) -> None:
         """Bring the ledger and what a site has listed together. What is written down and not listed yet is added to `listed`, and
         what was given back is taken out."""
-        old_us = asked_us - int(SETTLE_S * US_PER_S)
-        self._ended_us = {name: us for name, us in self._ended_us.items() if us > old_us}
+        settle_us = int(SETTLE_S * US_PER_S)
+        old_us, later_us = asked_us - settle_us, asked_us + settle_us
+        self._ended_us = {name: us for name, us in self._ended_us.items() if old_us < us <= later_us}
         for name in self._ended_us.keys() & listed.keys():
             del listed[name]
         rows = self._ledger.open(site)
+        if ahead := [row.number for row in rows if row.asked_us > later_us]:  # the clock was set back
+            self._ledger.redate(ahead, asked_us)
+            rows = self._ledger.open(site)
         named = {row.machine: row for row in rows if row.machine is not None}
         waiting: dict[str, list[Machine]] = {}
         for row in rows:
@@ -260,7 +269,8 @@ class Router:
                 self.lost += site != OWN
             else:
                 listed[name] = Seen(tags=row.tags, running=False)
-        never = [row.number for left in waiting.values() for row in left if row.asked_us < old_us]
+        late = [row for left in waiting.values() for row in left if row.asked_us < old_us]
+        never = [row.number for row in late if row.launch not in self._asking]
         if never:
             self._ledger.went(never, "it never came", asked_us)
 

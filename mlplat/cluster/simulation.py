@@ -353,7 +353,11 @@ class _Run:
             return self.clock.us + 60 * US_PER_S
         if self.autoscaler.changes != before or unmet or booting & self.dead:
             return self._later()
-        return self._next_idle()
+        next_us = self._next_idle()
+        if booting:  # for ever, perhaps
+            patient_us = self.clock.us + 300 * US_PER_S
+            return patient_us if next_us is None else min(patient_us, next_us)
+        return next_us
 
     def _idle_machines(self) -> int:
         """Bought ones."""

@@ -23,11 +23,19 @@ class ManualClock:
             return self._now_us
 
     def elapsed_s(self) -> float:
-        return (self.now_us() - self._begun_us) / US_PER_S
+        with self._lock:
+            return (self._now_us - self._begun_us) / US_PER_S
 
     def advance(self, by: timedelta) -> None:
-        """`by` may not be negative: time never goes back."""
+        """`by` may not be negative: time never goes back, but as it is `set`."""
         if by < timedelta(0):
             raise InvalidInput(f"a clock cannot be advanced by {by}")
         with self._lock:
             self._now_us += round(by / timedelta(microseconds=1))
+
+    def set(self, now: datetime) -> None:
+        """As a machine's clock is set, also back: `elapsed_s` takes no notice of it."""
+        with self._lock:
+            now_us = round(now.timestamp() * US_PER_S)
+            self._begun_us += now_us - self._now_us
+            self._now_us = now_us

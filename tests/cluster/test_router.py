@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from mlplat.cluster.router import OWN, SETTLE_S
 from mlplat.errors import Unavailable
-from mlplat.testing.lab import Lab
+from mlplat.testing.lab import NOON, Lab
 
 SETTLED = timedelta(seconds=SETTLE_S + 1)
 WORKER = {"ray-node-type": "worker"}
@@ -109,6 +111,53 @@ def test_where_no_answer_came_the_machines_are_counted_and_not_bought_twice(lab:
     assert len(lab.ledger.open()) == (2 if came else 0)
 
 
+@pytest.mark.parametrize("stands", ["before create", "after create"])
+def test_a_cloud_that_takes_ten_minutes_is_waited_for_and_what_it_makes_counts_meanwhile(
+    tmp_path: Path, stands: str
+) -> None:
+    lab, began, answers = Lab(tmp_path, nodes=2), threading.Event(), threading.Event()
+
+    def slow(where: str) -> None:
+        if where == stands:
+            began.set()
+            assert answers.wait(60)
+
+    cloud, lab.cloud.hook = lab.spec.types["cloud.gpu"], slow
+    with ThreadPoolExecutor() as pool:
+        launch = pool.submit(lab.router.create, cloud, WORKER, 2)
+        assert began.wait(60)
+        lab.clock.advance(timedelta(minutes=10))
+        assert set(lab.router.refresh()) == lab.cloud.there()
+        assert "2 bought machines run, and the budget has 2" in lab.router.create(cloud, WORKER, 1).why[0]
+        answers.set()
+        names = launch.result(60).names
+    assert set(lab.router.refresh()) == set(names) == lab.cloud.there()
+    assert sorted(row.machine or "" for row in lab.ledger.since(0)) == sorted(names)  # none twice, none taken for lost
+    lab.close()
+
+
+@pytest.mark.parametrize("by", [timedelta(days=-1), timedelta(hours=-1), timedelta(days=1)])
+def test_a_clock_that_is_set_loses_no_machine(tmp_path: Path, by: timedelta) -> None:
+    lab = Lab(tmp_path, per_hour=4.0)
+    cloud = lab.spec.types["cloud.gpu"]
+    lost, back, stays = lab.router.create(cloud, WORKER, 3).names
+    lab.router.refresh()
+    lab.cloud.faults.extend(["lost"])
+    assert lab.router.create(cloud, WORKER, 1).pending == 1
+    lab.router.terminate([back], is_head)
+    lab.clock.set(NOON + by)
+    lab.cloud.made[back].ended = False  # it was not ended after all
+    lab.cloud.lose(lost)
+    lab.router.refresh()
+    lab.clock.advance(SETTLED)
+    assert set(lab.router.refresh()) == {back, stays}
+    assert sorted(row.machine or "none" for row in lab.ledger.open()) == [back, stays]
+    spent, _ = lab.router.spending()["hour"]
+    lab.clock.advance(timedelta(minutes=30))
+    assert lab.router.spending()["hour"][0] == pytest.approx(spent + 1.0)  # two at 1 an hour, whatever it was before
+    lab.close()
+
+
 def test_a_ledger_that_was_lost_is_filled_from_what_machines_say_of_themselves(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     lab.router.create(lab.spec.types["cloud.gpu"], WORKER, 2)
@@ -143,7 +192,7 @@ class Killed(BaseException): ...
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_fails_every_machine_that_was_made_is_written_down(tmp_path: Path, seed: int) -> None:
     """Calls that fail in every way, heads that are killed before and after everything that a cloud does, spot machines that are
-    taken away. What is there in the end is what the ledger says, and at no time were there more than the budget has."""
+    taken away, clocks that are set. What is there in the end is what the ledger says, and at no time were there more than the budget has."""
     draw, lab = Random(seed), Lab(tmp_path, nodes=6)
     cloud = lab.spec.types["cloud.gpu"]
 
@@ -176,6 +225,9 @@ def test_whatever_fails_every_machine_that_was_made_is_written_down(tmp_path: Pa
             lab.start()
         lab.cloud.show()
         lab.clock.advance(timedelta(seconds=draw.choice([1, 5, 30, 200])))
+        if draw.random() < 0.03:
+            now = datetime.fromtimestamp(lab.clock.now_us() / 1e6, UTC)
+            lab.clock.set(now + timedelta(hours=draw.choice([-30, -1, 1, 30])))
         assert len(lab.cloud.there()) <= 6
     lab.cloud.away, lab.cloud.hook = False, lambda where: None
     lab.start().refresh()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlplat.cluster import simulation
 from mlplat.cluster.budget import Bill
 from mlplat.cluster.simulation import simulate
 from mlplat.cluster.spec import parse
@@ -43,6 +44,22 @@ def test_what_fits_on_own_machines_buys_nothing(tmp_path: Path) -> None:
     outcome = ran(tmp_path, [arrival("a", 4), arrival("b", 4), arrival("c", 8, at_s=3_700)])
     assert not outcome.bills
     assert hours(outcome, "c") == pytest.approx((3_700 / 3_600, 7_300 / 3_600), abs=0.02)
+
+
+def test_a_machine_that_never_joins_is_ended_and_another_is_bought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins = simulation._Run._booted
+    monkeypatch.setattr(
+        simulation._Run, "_booted", lambda run, name, kind: None if name == "cloud-0" else joins(run, name, kind)
+    )
+    full = arrival("full", 8, work_s=24 * 3_600)
+    outcome = ran(tmp_path, [full, arrival("a", 4, at_s=60)], {"wait_s": 0}, from_us=0)
+    lied, came = sorted(outcome.bills, key=lambda bill: bill.began_us)
+    assert lied.ended_us is not None
+    assert 3_600 <= (lied.ended_us - lied.began_us) / US < 3_600 + 360  # Ray is so patient
+    assert came.began_us == lied.ended_us
+    assert outcome.began_us["a"] == came.began_us + SETTINGS.boot_s * US
 
 
 def test_who_waits_too_long_is_bought_a_machine_that_is_given_back(tmp_path: Path) -> None:
