@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from mlplat import config
+from mlplat import config, interrupts
 from mlplat.clock import Clock, SystemClock
 from mlplat.config import Environment, Settings
 from mlplat.endpoints import Endpoints
@@ -85,6 +85,7 @@ def connect(
     Nothing else starts: Ray comes up when something needs it, on this machine, or joins `ray="auto"` or `"host:port"`. Raises
     `InvalidInput` for a wrong setting, `Refused` for one that would lose data, `NotYetAvailable` for what is not here yet.
     """
+    interrupts.heed()
     env = config.environment()
     settings = config.load(
         env,

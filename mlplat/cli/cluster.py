@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from mlplat import interrupts
 from mlplat.clock import US_PER_S, SystemClock
 from mlplat.cluster import guard as guards
 from mlplat.cluster.certificates import NODES, networks, write
@@ -141,6 +142,7 @@ def rehearse(
 ) -> None:
     """Start FILE's cluster on this machine alone, until Ctrl-C: its machines are folders, its GPUs are numbers, and all else is
     as it will be. Commands that install something are left out."""
+    interrupts.heed()
     checked(file)
     with (
         TemporaryDirectory(prefix="mlc-", dir="/tmp") as folder,

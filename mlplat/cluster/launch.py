@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlplat import interrupts
 from mlplat.cluster.check import checked, read
 from mlplat.cluster.spec import Spec
 from mlplat.errors import InvalidInput, Refused, Unavailable
@@ -35,6 +36,7 @@ def launch(
     Raises `InvalidInput` with what is wrong in the YAML, by its line; `Refused` for more than it may ever have; `Unavailable` if
     it does not start, or has not so much after `wait_s` seconds. `say` is told how it goes (default: stderr).
     """
+    interrupts.heed()
     path, tell = Path(file), say or _to_stderr
     spec = checked(path)
     _check(path, spec, gpus=gpus, cpus=cpus)

@@ -192,7 +192,8 @@ class Killed(BaseException): ...
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_fails_every_machine_that_was_made_is_written_down(tmp_path: Path, seed: int) -> None:
     """Calls that fail in every way, heads that are killed before and after everything that a cloud does, spot machines that are
-    taken away, clocks that are set. What is there in the end is what the ledger says, and at no time were there more than the budget has."""
+    taken away, clocks that are set. What is there in the end is what the ledger says, and at no time were there more than the
+    budget has."""
     draw, lab = Random(seed), Lab(tmp_path, nodes=6)
     cloud = lab.spec.types["cloud.gpu"]
 

@@ -21,6 +21,7 @@ import pytest
 
 from mlplat import launch
 from mlplat._ray import flags
+from mlplat.cli.main import INTERRUPTED
 from mlplat.cluster.certificates import NODES, write
 from mlplat.cluster.rehearsal import MACHINE, Rehearsal, prepared
 from mlplat.errors import Refused, Unavailable
@@ -220,6 +221,10 @@ def test_an_operator_rehearses_a_file_until_ctrl_c() -> None:
             text=True,
         )
         process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(120) == INTERRUPTED
+        finally:
+            process.kill()
     assert found.returncode == 0, found.stderr
     assert "1 head" in found.stdout
     assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
