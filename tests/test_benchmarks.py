@@ -165,7 +165,8 @@ def run(name: str, folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """The rows that `--quick --json` writes, in the form of every benchmark."""
     file = folder / "rows.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file), *arguments]
-    talks = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}  # of another cluster
+    talks = {**shell, "PYTHONFAULTHANDLER": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=talks) as process:
         try:
