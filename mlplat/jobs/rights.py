@@ -90,8 +90,7 @@ class Rights:
             return None
         stand, gives = shares.of(other.tenant), shares.dominant(other, lease.size)
         left = (stand.share - (gives + self._gone.get(other.tenant, 0.0))) / stand.weight
-        its_turn = stand.usage < -shares.turn(stand, gives)  # it would come first again (`plan`)
-        if left >= self._after - ROUND and not (its_turn and self._keeps_its_turn(lease, stand)):
+        if left >= self._after - ROUND and not self._would_come_first_again(lease, stand, gives):
             return "its tenant has a smaller share"
         above = left + (gives - stand.fair) / stand.weight
         if above < -ROUND:
@@ -101,6 +100,10 @@ class Rights:
         if self._entitled and stand.usage - self._stand.usage > self._slice:
             return "its tenant used less lately"
         return None
+
+    def _would_come_first_again(self, lease: Lease, stand: Standing, gives: float) -> bool:
+        """As `plan` ranks who waits: it would be stopped, given the next slots, and stopped again."""
+        return self._keeps_its_turn(lease, stand) and stand.usage < -self._shares.turn(stand, gives)
 
     def _keeps_its_turn(self, lease: Lease, stand: Standing) -> bool:
         """Else those who cannot have equal shares at once would take turns of `min_run_s`, and do little but start and stop."""
