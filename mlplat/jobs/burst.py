@@ -113,7 +113,7 @@ def burst(
     asking += [replace(lease.job, count=lease.size, least=lease.size) for lease in out.values()]
     pools, kinds = _with_what_can_be_bought(cloud, there, asking, rules)
     tenants = {name: replace(tenant, quota={}) for name, tenant in beside(mine.tenants, mine.leases).items()}
-    asks = Snapshot(pools=pools, tenants=tenants, leases=leases, waiting=asking)
+    asks = Snapshot(pools=pools, tenants=tenants, leases=_with_a_slice(leases, rules), waiting=asking)
     by = {job.id for job in ready}
     choices = {job.id: budgets.choices(job, waited_us[job.id] if job.id in by else None) for job in asking if job.data}
     plans, groups = cheapest(asks, choices, kinds, rules.policy, now_us=now_us)
@@ -121,7 +121,7 @@ def burst(
     late = [job for job in patient if job.id not in by and job.id not in swaps.stay]
     return Bursting(
         admits=tuple(given_out.admits),
-        evictions=tuple(evict for evict in plans.evictions if evict.by.id in by),  # not for what is only moved
+        evictions=_evictions(plans, leases, by),
         holds=budgets.holds(late) | _holds(ready, given_out.asked, plans, groups),
         machines=Counter(kinds[node] for node in sorted(given_out.wanted - given_out.busy)),
         busy=frozenset(given_out.busy),
@@ -129,6 +129,19 @@ def burst(
         back=(*back, *swaps.back),
         sent=(*swaps.sent, *(out[job_id] for job_id in given_out.go)),
     )
+
+
+def _with_a_slice(leases: Iterable[Lease], rules: Rules) -> list[Lease]:
+    """What was used of bought machines is not remembered, so that those who cannot all have some take turns of a fixed length."""
+    return [
+        replace(one, job=replace(one.job, min_run_s=max(one.job.min_run_s, rules.policy.slice_s))) for one in leases
+    ]
+
+
+def _evictions(plans: Plan, leases: Iterable[Lease], by: Container[str]) -> tuple[Evict, ...]:
+    """Not for what is only moved."""
+    own = {one.job.id: one for one in leases}
+    return tuple(replace(evict, lease=own[evict.lease.job.id]) for evict in plans.evictions if evict.by.id in by)
 
 
 class _GivenOut:

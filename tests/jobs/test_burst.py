@@ -64,6 +64,15 @@ def test_a_gang_is_not_on_own_and_bought_machines_at_once() -> None:
     assert found.machines == {"c": 4}  # with the two that are there: they are not to be given back
 
 
+@pytest.mark.parametrize(("since_s", "state"), [(300, "running"), (599, "running"), (601, "stopping")])
+def test_a_turn_on_bought_machines_lasts_a_slice(since_s: float, state: str) -> None:
+    cloud = replace(CLOUD, most=2)
+    there, wants = running("there", {"c-0": 1, "c-1": 1}, since_s=since_s), queued("b", 1, ago_s=HALF_S)
+    other = replace(wants, job=replace(wants.job, tenant="b"))
+    found = turned(FULL, there, other, machines=bought(ONE, 2), cloud=cloud)
+    assert found.changed.get("there", there).state == state
+
+
 def test_busy_machines_are_not_asked_for_again() -> None:
     there = running("there", {"c-0": 1, "c-1": 1})
     found = burst(FULL, there, queued("b", 2, ago_s=HALF_S), machines=bought(ONE, 2))
