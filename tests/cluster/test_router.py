@@ -111,6 +111,7 @@ def test_where_no_answer_came_the_machines_are_counted_and_not_bought_twice(lab:
     assert len(lab.ledger.open()) == (2 if came else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stands", ["before create", "after create"])
 def test_a_cloud_that_takes_ten_minutes_is_waited_for_and_what_it_makes_counts_meanwhile(
     tmp_path: Path, stands: str
@@ -136,6 +137,7 @@ def test_a_cloud_that_takes_ten_minutes_is_waited_for_and_what_it_makes_counts_m
     lab.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [timedelta(days=-1), timedelta(hours=-1), timedelta(days=1)])
 def test_a_clock_that_is_set_loses_no_machine(tmp_path: Path, by: timedelta) -> None:
     lab = Lab(tmp_path, per_hour=4.0)

@@ -76,6 +76,7 @@ def test_machines_and_limits_of_shards_are_those_of_the_cluster(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 @given(names=st.lists(st.text(min_size=1), unique=True, max_size=50), shards=parts)
 def test_each_job_is_in_one_shard_which_does_not_depend_on_the_others(names: list[str], shards: int) -> None:
     whole, work = cluster([12], [12], 12), [arrival(name) for name in names]
